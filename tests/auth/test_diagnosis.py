@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 
 from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -14,6 +15,7 @@ from popserv.auth.dovecot.checker import DovecotChecker
 from popserv.auth.ldap.checker import LDAPChecker
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.oauth.checker import TokenChecker
+from popserv.auth.oauth.jwks import ALGORITHMS
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
 from popserv.auth.rhosts.checker import RhostsChecker
@@ -98,6 +100,13 @@ class LDAPTests(DirectoryCase):
             found = await LDAPChecker(other).diagnose()
             self.assertEqual(codes(found), expected)
 
+    async def test_silent(self):
+        """A server that accepts a connection and never answers is an error."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            urls = [f"ldap://127.0.0.1:{silent.getsockname()[1]}"]
+            text = f"start-tls = false\ntimeout = 1\n{TEMPLATE}"
+            self.assertEqual(await self.codes(text, urls=urls), ["e ldap"])
+
     async def test_timeout(self):
         """A directory that does not answer in time is an error."""
         clock = Clock()
@@ -149,10 +158,12 @@ class DovecotTests(DovecotCase):
 class OAuthTests(SynchronousTestCase):
     """``--auth oauth``."""
 
-    def codes(self, checker):
-        """Return what is found."""
+    def codes(self, checker, where="oauth"):
+        """Return what is found, and where."""
         verifyObject(IDiagnosed, checker)
-        return codes(self.successResultOf(Deferred.fromCoroutine(checker.diagnose())))
+        found = self.successResultOf(Deferred.fromCoroutine(checker.diagnose()))
+        self.assertEqual({each.where for each in found} - {where}, set())
+        return codes(found)
 
     def test_verifier(self):
         """A verifier that rejects a false token works; one that cannot tell is an error."""
@@ -165,16 +176,20 @@ class OAuthTests(SynchronousTestCase):
             self.assertEqual(self.codes(TokenChecker(ScriptedVerifier(answer))), expected)
 
     def test_keys(self):
-        """Keys that cannot be read are an error, and their file is named."""
+        """Keys that cannot be read are an error, whatever algorithms the file allows."""
         directory = open_directory(self)
         keys, config = directory / "keys", directory / "oauth.ini"
-        keys.write_text(json.dumps({"keys": [jwk_of(rsa_key())]}))
-        config.write_text(f"[oauth]\njwks = {keys}\nissuer = https://x.example\naudience = a\n")
-        checker = TokenChecker.from_file(str(config))
-        checker._verifier._keys._run = maybeDeferred
-        self.assertEqual(self.codes(checker), [])
-        keys.unlink()
-        self.assertEqual(self.codes(checker), ["e oauth"])
+        for algorithms in (" ".join(ALGORITHMS), *ALGORITHMS):
+            keys.write_text(json.dumps({"keys": [jwk_of(rsa_key())]}))
+            config.write_text(
+                f"[oauth]\njwks = {keys}\nissuer = https://x.example\naudience = a\n"
+                f"algorithms = {algorithms}\n"
+            )
+            checker = TokenChecker.from_file(str(config))
+            checker._verifier._keys._run = maybeDeferred
+            self.assertEqual(self.codes(checker), [])
+            keys.unlink()
+            self.assertEqual(self.codes(checker, str(config)), ["e oauth"], algorithms)
 
 
 class ServicesTests(TestCase):

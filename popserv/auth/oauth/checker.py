@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jwt.utils import base64url_encode
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
@@ -15,6 +16,7 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.names import with_domain
 from popserv.auth.oauth.config import OAuthFile, OAuthFileError, make_verifier
+from popserv.auth.oauth.jwks import ALGORITHMS
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
 from popserv.core.findings import Finding, error
@@ -29,10 +31,10 @@ from popserv.interfaces import (
 )
 
 _FALSE_TOKENS = tuple(
-    urlsafe_b64encode(b'{"alg": "%b"}' % algorithm).rstrip(b"=") + b".e30.AA"
-    for algorithm in (b"RS256", b"PS256", b"ES256", b"EdDSA")
+    base64url_encode(json.dumps({"alg": algorithm}).encode()) + b".e30.AA"
+    for algorithm in ALGORITHMS
 )
-"""Tokens without a valid signature, one for each kind of key."""
+"""Tokens without a valid signature, one for each algorithm: the file may allow only one."""
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IDiagnosed, IReloadable)

@@ -77,8 +77,10 @@ class CheckerTests(SynchronousTestCase):
     def test_accepted(self):
         """A valid token authenticates the user whom the token names."""
         verifier = ScriptedVerifier({"email": "ann@example.org"})
-        outcome = TokenChecker(verifier).requestAvatarId(Credentials(b"t0ken"))
+        credentials = Credentials(b"t0ken")
+        outcome = TokenChecker(verifier).requestAvatarId(credentials)
         self.assertEqual(self.successResultOf(outcome), b"ann@example.org")
+        self.assertEqual(credentials.username, b"ann@example.org")
         self.assertEqual(verifier.asked, [b"t0ken"])
 
     def test_waits(self):

@@ -22,6 +22,12 @@ class SyntaxTests(SynchronousTestCase):
         for token in (b"", b"=", b"a=b", b"a b", b" a", b"a\n", b"a\0", b"\xff", b"a,b", b"a\x01"):
             self.assertRaises(InvalidToken, check_syntax, token)
 
+    def test_length(self):
+        """A token may have 64 KiB, and not an octet more."""
+        check_syntax(b"x" * 65_536)
+        with self.assertRaisesRegex(InvalidToken, "is too long"):
+            check_syntax(b"x" * 65_537)
+
 
 class ClaimTests(VerifierCase):
     """RequiredClaims, with signed tokens."""

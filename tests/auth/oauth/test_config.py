@@ -23,6 +23,8 @@ from zope.interface.verify import verifyObject
 from popserv.auth.oauth import checker, claims, config, introspection, jwks, jwt_verifier, provider
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.config import OAuthFileError
+from popserv.auth.oauth.introspection import IntrospectionVerifier
+from popserv.auth.oauth.jwks import JWKSURL
 from popserv.interfaces import IReloadable, ITokenCredentials
 from popserv.runtime.extras import how_to_install
 from tests.auth.oauth.harness import DISCOVERY, Credentials
@@ -388,6 +390,21 @@ class DocumentationTests(FileCase):
         self.assertEqual(explained, set().union(*config.KEYS.values()))
         for name in jwks.ALGORITHMS:
             self.assertIn(name, listed)
+
+    def test_limits(self):
+        """The page has the times and the numbers that limit what is asked of a provider."""
+        times = JWKSURL.MAX_AGE, JWKSURL.MIN_FETCH_INTERVAL, JWKSURL.MAX_STALE_AGE
+        self.assertEqual(times, (3600, 30, 86_400))
+        verifier = IntrospectionVerifier
+        for told in (
+            "again after one hour",
+            "at most every 30 seconds",
+            "fetched last remain valid for one day",
+            f"at most {verifier.MAX_CONCURRENT_REQUESTS} requests are made concurrently",
+            f"at most {verifier.MAX_QUEUED_REQUESTS} logins wait",
+            f"may differ by {claims.LEEWAY:g} seconds",
+        ):
+            self.assertIn(told, self.text)
 
     def test_reasons(self):
         """The page explains every reason why a token is rejected."""

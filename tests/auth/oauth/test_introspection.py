@@ -116,11 +116,12 @@ class IntrospectionTests(ProviderCase):
                 self.assertNotIn(secret, str(caught.exception))
 
     async def test_no_cache(self):
-        """By default each login sends a request."""
+        """By default each login sends a request, and nothing is kept."""
         verifier = self.verifier()
         for _ in range(3):
             await verifier.verify(OPAQUE)
         self.assertEqual(len(self.resource.requests), 3)
+        self.assertEqual(len(verifier._cache), 0)
 
     async def test_cache(self):
         """The response for an active token is cached for cache_seconds, for that token only."""

@@ -35,7 +35,7 @@ class ParseJWKSetTests(SynchronousTestCase):
             good | {"key_ops": 1}, good | {"alg": "RSA-OAEP"}, good | {"alg": "HS256"},
             good | {"alg": []}, good | {"kid": 1}, good | {"n": 1}, good | {"n": "!"},
             good | {"e": "AA"}, good | {"kty": "rsa"}, good | {"kty": "EC"},
-            jwk_of(rsa_key("weak", 1024), kid="weak"),
+            jwk_of(rsa_key("weak", 1024), kid="weak"), jwk_of(rsa_key("short", 2047), kid="short"),
             curve | {"crv": "P-384"}, curve | {"crv": "P-192"}, curve | {"crv": []},
             curve | {"x": curve["y"]}, curve | {"x": "AA"}, {"kty": "EC", "crv": "P-256"},
             edwards | {"crv": "X25519"}, edwards | {"x": "AA"}, edwards | {"crv": None},
@@ -148,6 +148,7 @@ class JWKSURLTests(SynchronousTestCase):
     def setUp(self):
         """Make a source whose client and clock the test controls."""
         self.clock, self.client = Clock(), ScriptedClient()
+        self.clock.advance(1000)
         self.source = JWKSURL("https://provider.example/keys", self.client, self.clock.seconds)
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
@@ -225,7 +226,8 @@ class JWKSURLTests(SynchronousTestCase):
     def test_stale(self):
         """While fetches fail, the cached keys are used until MAX_STALE_AGE, and no longer."""
         self.start()
-        while self.clock.seconds() < JWKSURL.MAX_STALE_AGE - JWKSURL.MAX_AGE:
+        started = self.clock.seconds()
+        while self.clock.seconds() - started < JWKSURL.MAX_STALE_AGE - JWKSURL.MAX_AGE:
             self.clock.advance(JWKSURL.MAX_AGE)
             outcome = self.find()
             self.client.respond(ProviderError("out of reach"))

@@ -2,6 +2,8 @@
 
 import hmac
 import json
+import subprocess
+import sys
 
 from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,6 +18,8 @@ from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
 from tests.auth.oauth.tokens import (
     A3_JWK,
     CLAIMS,
+    ISSUER,
+    NOW,
     VerifierCase,
     base64url,
     from_base64url,
@@ -36,6 +40,31 @@ class SignatureTests(VerifierCase):
             self.assertEqual(self.claims(token_of(algorithm=name), jwk_of(key)), CLAIMS, name)
         key = ed448.Ed448PrivateKey.generate()
         self.assertEqual(self.claims(token_of(algorithm="EdDSA", key=key), jwk_of(key)), CLAIMS)
+
+    def test_loaded(self):
+        """All that signatures need is loaded with the module: later Python's files may be away."""
+        examples = [
+            (token_of(algorithm=name).decode(), jwk_of(key_for(name))) for name in ALGORITHMS
+        ]
+        script = (
+            "import json, sys\n"
+            "from twisted.internet.defer import ensureDeferred\n"
+            "from popserv.auth.oauth.jwt_verifier import JWTVerifier\n"
+            "from popserv.auth.oauth.jwks import parse_jwk_set\n"
+            "class Keys:\n"
+            "    async def find(self, kid, algorithm):\n"
+            "        return [key.public_key for key in parse_jwk_set({'keys': [jwk]})]\n"
+            "sys.meta_path.clear()\n"
+            f"options = {{'issuer': {ISSUER!r}, 'audience': 'mail', 'now': lambda: {NOW}}}\n"
+            "verifier = JWTVerifier(Keys(), **options)\n"
+            "for token, jwk in json.load(sys.stdin):\n"
+            "    ensureDeferred(verifier.verify(token.encode())).addCallbacks(print, sys.exit)\n"
+        )
+        command = (sys.executable, "-bb", "-W", "error", "-c", script)
+        done = subprocess.run(
+            command, input=json.dumps(examples), capture_output=True, text=True, check=False
+        )
+        self.assertEqual((done.stdout, done.stderr), (f"{CLAIMS}\n" * len(ALGORITHMS), ""))
 
     def test_interface(self):
         """JWTVerifier provides ITokenVerifier."""
