@@ -403,6 +403,8 @@ class DocumentationTests(FileCase):
             f"at most {verifier.MAX_CONCURRENT_REQUESTS} requests are made concurrently",
             f"at most {verifier.MAX_QUEUED_REQUESTS} logins wait",
             f"may differ by {claims.LEEWAY:g} seconds",
+            f"no complete response within {provider.REQUEST_TIMEOUT:g} seconds",
+            f"response exceeds {provider.MAX_RESPONSE_OCTETS} octets",
         ):
             self.assertIn(told, self.text)
 

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface.verify import verifyObject
 
 from popserv.auth.oauth import provider
 from popserv.auth.oauth.checker import TokenChecker
@@ -63,6 +66,7 @@ class RequestTests(ProviderCase):
         (request,) = resource.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/path"))
         self.assertEqual(request.getHeader(b"accept"), b"application/json")
+        self.assertEqual(request.getHeader(b"user-agent"), b"popserv")
 
     async def test_post(self):
         """With a form it sends a POST with the given headers."""
@@ -224,6 +228,16 @@ class TLSTests(ProviderCase):
         url, root = await self.serve_tls("192.0.2.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
             self.assertIn("VerificationError", await self.request_error(url))
+
+
+class EndpointTests(SynchronousTestCase):
+    """The endpoint of a request."""
+
+    def test_interfaces(self):
+        """It is what Agent asks for endpoints, and the endpoint itself."""
+        endpoint = provider._AbortableEndpoint(reactor, None)
+        verifyObject(IAgentEndpointFactory, endpoint)
+        verifyObject(IStreamClientEndpoint, endpoint)
 
 
 class CollectorTests(SynchronousTestCase):
