@@ -52,7 +52,7 @@ class Owners:
         self._clock = clock
         self._known: dict[_Maildrop, _Known] = {}
 
-    async def find(self, user: bytes, path: bytes = b"") -> FileCredentials | None:
+    async def find(self, user: bytes, path: bytes) -> FileCredentials | None:
         """Return the credentials for a user's maildrop, or None for those of the process.
 
         ``path`` is that of the maildrop, or empty for the path by the template.  Whoever has owned
@@ -80,7 +80,7 @@ class Owners:
         self._known[user, path] = _Known(found, self._clock() + MAX_AGE, seen)
         return found
 
-    def forget(self, user: bytes, path: bytes = b"") -> None:
+    def forget(self, user: bytes, path: bytes) -> None:
         """Look up the owner of a maildrop at its next login."""
         self._known.pop((user, path), None)
 

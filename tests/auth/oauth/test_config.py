@@ -402,6 +402,7 @@ class DocumentationTests(FileCase):
             "fetched last remain valid for one day",
             f"at most {verifier.MAX_CONCURRENT_REQUESTS} requests are made concurrently",
             f"at most {verifier.MAX_QUEUED_REQUESTS} logins wait",
+            f"at most {verifier.MAX_CACHED_RESPONSES:,} answers",
             f"may differ by {claims.LEEWAY:g} seconds",
             f"no complete response within {provider.REQUEST_TIMEOUT:g} seconds",
             f"response exceeds {provider.MAX_RESPONSE_OCTETS} octets",

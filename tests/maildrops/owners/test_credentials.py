@@ -71,8 +71,8 @@ class OwnersTests(CredentialsCase):
         self.now = MAX_AGE
         self.assertEqual(self.found(), 5001)
         self.give(5002)
-        self.owners.forget(b"ann")
-        self.owners.forget(b"ann")
+        for _ in range(2):
+            self.owners.forget(b"ann", b"")
         self.assertEqual(self.found(), 5002)
 
     def test_process(self):
@@ -84,6 +84,9 @@ class OwnersTests(CredentialsCase):
             self.assertEqual(self.found(), None)
             self.give(5002)
             self.assertEqual(self.found(), 5002)
+            self.owners.forget(b"ann", b"")
+            self.give(0)
+            self.assertEqual(self.found(), None)
 
     def test_process_again(self):
         """A maildrop of the process is examined at each login, and looked up if it has changed."""
@@ -132,8 +135,9 @@ class OwnersTests(CredentialsCase):
     def test_bounded(self):
         """The owners of a limited number of maildrops are remembered."""
         self.patch(credentials, "_MAX_KNOWN", 2)
-        for name in ("bob", "cid", "ann"):
+        for name, known in (("bob", 1), ("cid", 2), ("ann", 1)):
             (self.root / name).mkdir(exist_ok=True)
             os.chown(self.root / name, 5000, 5000)
             self.found(name.encode())
+            self.assertEqual(len(self.owners._known), known)
         self.assertEqual([*self.owners._known], [(b"ann", b"")])

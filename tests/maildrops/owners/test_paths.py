@@ -1,5 +1,6 @@
 """Tests of popserv.maildrops.owners.paths."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -153,7 +154,10 @@ class OwnerTests(SynchronousTestCase):
             self.make(str(number + 1), link=str(number))
         self.make("0")
         self.assertEqual(self.owner(str(MAX_LINKS)), 0)
-        self.assertRaises(UnusablePath, self.owner, str(MAX_LINKS + 1))
+        os.stat(self.root / str(MAX_LINKS))
+        for function in (self.owner, lambda name: os.stat(self.root / name)):
+            error = self.assertRaises(OSError, function, str(MAX_LINKS + 1))
+            self.assertEqual(error.errno, errno.ELOOP)
 
     def test_link_to_shared(self):
         """A link into a directory where others can replace things is refused as well."""

@@ -167,8 +167,8 @@ class OwnersStoreTests(CredentialsCase):
         layout = Layout(self.template)
         for inner in (MaildirMaildrops, MHMaildrops, MboxMaildrops):
             store = OwnersStore(inner(self.template), layout)
-            verifyObject(ICaching, store)
-            verifyObject(IDiagnosedStore, store)
+            for interface in (IMaildropFactory, ICaching, IDiagnosedStore):
+                verifyObject(interface, store)
             self.assertEqual(
                 IConfigurableStore.providedBy(store), IConfigurableStore.implementedBy(inner)
             )
@@ -324,6 +324,15 @@ class OwnersStoreTests(CredentialsCase):
         self.assertEqual(codes([finding]), ["e maildrop-unusable"])
         self.assertIn("others can write to it", finding.what)
         self.assertTrue(finding.remedy.startswith("give it the owner"), finding.remedy)
+
+    def test_diagnosis_of_links(self):
+        """So is a maildrop that links do not lead to."""
+        (self.root / "cid").symlink_to("cid")
+        (finding,) = self.diagnose(b"cid")
+        self.assertEqual(codes([finding]), ["e maildrop-unusable"])
+        self.assertEqual(finding.where, 'the maildrop of "cid"')
+        self.assertIn("too many symbolic links", finding.what)
+        self.assertEqual(finding.remedy, "remove the links")
 
     def test_unable(self):
         """A process that cannot become other users looks nothing up."""
