@@ -6,6 +6,7 @@ from io import BytesIO
 from unittest import mock
 
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
@@ -165,10 +166,12 @@ class OwnersStoreTests(CredentialsCase):
             verifyObject(interface, self.store)
         verifyObject(ICaching, self.store)
         layout = Layout(self.template)
+        plain = implementer(IMaildropFactory)(type("Plain", (), {}))
+        verifyObject(IMaildropFactory, OwnersStore(plain(), layout))
         for inner in (MaildirMaildrops, MHMaildrops, MboxMaildrops):
             store = OwnersStore(inner(self.template), layout)
-            for interface in (IMaildropFactory, ICaching, IDiagnosedStore):
-                verifyObject(interface, store)
+            verifyObject(ICaching, store)
+            verifyObject(IDiagnosedStore, store)
             self.assertEqual(
                 IConfigurableStore.providedBy(store), IConfigurableStore.implementedBy(inner)
             )
