@@ -95,7 +95,6 @@ class _ClientNamesChecker:
         folder_delimiter: bytes,
         directories: Sequence[UserDirectory],
     ) -> None:
-        self.credentialInterfaces = checker.credentialInterfaces
         self._checker = checker
         self._domain = domain
         self._delimiter = folder_delimiter
@@ -133,16 +132,11 @@ class _ClientNamesChecker:
 
     async def _check(self, credentials: Any) -> Any:
         meant = [*readings(with_domain(credentials.username, self._domain), self._delimiter)]
-        name, folder = meant[0]
-        if len(meant) > 1 and ITokenCredentials.providedBy(credentials):
+        if ITokenCredentials.providedBy(credentials):
             avatar, folder = await self._check_token(credentials, meant)
-        else:
-            name, folder = await self._select(credentials, meant)
-            credentials.username = name
-            avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
-        # In the order of checkers, the others do not know the name that the client has sent.
-        if not self._is_named or name_octets(avatar) != name:
             avatar = await self._maildrop(avatar)
+        else:
+            avatar, folder = await self._check_name(credentials, meant)
         user = name_octets(avatar)
         if not (folder and isinstance(user, bytes)):
             return avatar
@@ -151,21 +145,37 @@ class _ClientNamesChecker:
         settings = avatar.settings if isinstance(avatar, ConfiguredUser) else NO_SETTINGS
         return avatar_id(UserFolder(user, folder), settings)
 
+    async def _check_name(
+        self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Any, bytes]:
+        """Return the avatar ID of the user whom a client has named, and the folder."""
+        name, folder = await self._select(credentials, meant)
+        credentials.username = name
+        avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
+        # In the order of checkers, the others do not know the name that the client has sent.
+        if not self._is_named or name_octets(avatar) != name:
+            avatar = await self._maildrop(avatar)
+        return avatar, folder
+
     async def _check_token(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[Any, bytes]:
         """Return the avatar ID of the user to whom a token belongs, and the folder.
 
-        Only the token tells which of the names that the client may mean is the user's.
+        The name that comes with a token must be exactly that of the token.  If the client may mean
+        several names, only the token tells which of them is the user's.
         """
-        credentials.username = b""
+        (name, folder), *others = meant
+        credentials.username = b"" if others else name
         avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
-        user = name_octets(avatar) or b""
-        folder = dict(meant).get(user)
-        if folder is None:
-            await credentials.refuse({"status": "invalid_token"})
-            raise UnauthorizedLogin(f'the token belongs to the user "{printable(user)}"')
-        return user, folder
+        if not others:
+            return avatar, folder
+        user = name_octets(avatar)
+        for name, folder in meant:
+            if name == user:
+                return avatar, folder
+        await credentials.refuse({"status": "invalid_token"})
+        raise UnauthorizedLogin(f'the token belongs to the user "{printable(user or b"")}"')
 
     async def _select(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
@@ -175,12 +185,9 @@ class _ClientNamesChecker:
         If no user is known by any of the names, it is the shortest one: all folders of an unknown
         user then have one decoy, like those of a user.
         """
-        if ITokenCredentials.providedBy(credentials):
-            # The name that comes with a token must be exactly that of the token.
-            return meant[0]
         if ICertificateCredentials.providedBy(credentials):
             # The exchange has compared the names with the certificate.
-            return next((each for each in meant if each[0] in credentials.names), meant[0])
+            return next((each for each in meant if each[0] in credentials.names), (b"", b""))
         *longer, (name, folder) = meant
         for each in longer:
             if await self._knows(each[0]) or await self._is_known(each[0]):

@@ -54,6 +54,7 @@ from tests.auth.sasl.harness import (
     begin_scram,
     run_exchange,
 )
+from tests.commands.harness import Checker
 
 DOMAIN = b"example.org"
 BY_PASSWORD = {IUsernamePassword, IUsernameHashedPassword}
@@ -345,7 +346,7 @@ class UsersFileRulesTests(ClientNamesCase):
             self.assertEqual(self.log_in(by_password(b"x"), users, checker), expected, avatar)
 
     def test_first(self):
-        """The first of several places that knows the user has the rules."""
+        """The first of several places that knows the user has the rules, wherever tokens are."""
         first = self.users(b"ann:{PLAIN}x::::::popserv_read_only\n")
         self.path += ".2"
         second = self.users(b"ann:{PLAIN}x::::::nologin\nbob:{PLAIN}x::::::nologin\n")
@@ -355,8 +356,14 @@ class UsersFileRulesTests(ClientNamesCase):
             ((second, first), {"ann": None, "bob": None, "carl": b"carl"}),
         ):
             for email, avatar in expected.items():
-                outcome = self.log_in(with_token(b""), *checkers, self.tokens(email))
-                self.assertEqual(outcome, avatar)
+                tokens = self.tokens(email)
+                self.assertEqual(self.log_in(with_token(b""), *checkers, tokens), avatar)
+                wrapped, *_ = with_client_names([tokens, *checkers])
+                outcome = ask(wrapped, with_token(b""))
+                if avatar is None:
+                    self.failureResultOf(outcome, UnauthorizedLogin)
+                else:
+                    self.assertEqual(self.successResultOf(outcome), avatar)
 
     def test_order(self):
         """A checker of passwords has no rules of those after it, and of those before it only some.
@@ -369,6 +376,7 @@ class UsersFileRulesTests(ClientNamesCase):
         checker, _ = with_client_names([memory, users])
         self.assertEqual(self.successResultOf(ask(checker, by_password(b"ann"))), b"ann")
         self.patch(memory, "requestAvatarId", lambda credentials: b"bob")
+        self.assertEqual(self.successResultOf(ask(checker, by_password(b"ann"))), b"bob")
         self.assertIsNone(self.log_in(by_password(b"carl"), users, memory))
         looked_up = []
         self.patch(users, "find", looked_up.append)
@@ -383,6 +391,19 @@ class UsersFileRulesTests(ClientNamesCase):
             avatar = self.log_in(by_password(sent), users, delimiter=b"+")
             self.assertEqual(avatar, ConfiguredUser(name, settings))
             self.assertIs(type(avatar.name), type(name))
+        tokens = self.tokens("ann")
+        self.patch(tokens, "requestAvatarId", lambda _: ConfiguredUser(b"ann", settings))
+        avatar = self.log_in(with_token(b"ann+Sent"), tokens, delimiter=b"+")
+        self.assertEqual(avatar, ConfiguredUser(UserFolder(b"ann", b"Sent"), settings))
+
+    def test_both_ways(self):
+        """A checker of passwords and tokens has the rules of those before it for every token."""
+        users = self.users(b"ann:{PLAIN}x::::::nologin\n")
+        both = Checker(lambda credentials: b"ann", IUsernamePassword, ITokenCredentials)
+        for delimiter in (b"", b"+"):
+            for sent in (b"", b"ann", b"ann+Sent"):
+                outcome = self.log_in(with_token(sent), users, both, delimiter=delimiter)
+                self.assertIsNone(outcome)
 
     def test_anonymous(self):
         """An avatar without a name has no rules."""
@@ -404,7 +425,7 @@ class FolderTests(ClientNamesCase):
     USERS = (
         b"ann:{PLAIN}password\nAnn+Box:{PLAIN}password\nshut+in:{PLAIN}password::::::nologin\n"
         b"shut:{PLAIN}password\nBob:{PLAIN}password::::::user=info\n"
-        b"cid@example.org:{PLAIN}password\n"
+        b"cid@example.org:{PLAIN}password\ndora+a:{PLAIN}password\ndora+a+b:{PLAIN}password\n"
     )
 
     def check(self, credentials, outcome, *checkers, sent=None, domain=b""):
@@ -434,6 +455,8 @@ class FolderTests(ClientNamesCase):
             (b"cid", (b"cid@example.org", b"", b"cid@example.org")),
             (b"shut+in", None),
             (b"shut+on", (b"shut", b"on", b"shut+on")),
+            (b"dora+a+b", (b"dora+a+b", b"", b"dora+a+b")),
+            (b"dora+a+c", (b"dora+a", b"c", b"dora+a+c")),
             (b"nobody+a", None),
             (b"ann+", None),
         ):
@@ -488,6 +511,10 @@ class FolderTests(ClientNamesCase):
             state = FakeTLS({}, (b"ann", b"bob"))
             credentials, _ = run_exchange(external(b"", b"+"), identity, tls_state=state)
             self.check(credentials, outcome, users, sent=identity)
+        state = FakeTLS({}, (b"nobody",))
+        credentials, _ = run_exchange(external(b"", b"+"), b"", tls_state=state)
+        self.check(credentials, None, users)
+        self.assertEqual(credentials.username, b"")
 
     def test_tokens(self):
         """The user in the token is the one whose folder it is."""
@@ -510,6 +537,10 @@ class FolderTests(ClientNamesCase):
         (checker,) = with_client_names([self.tokens("ann\n")], b"", b"+")
         failure = self.failureResultOf(ask(checker, with_token(b"bob+a")), UnauthorizedLogin)
         self.assertEqual(str(failure.value), 'the token belongs to the user "ann\\n"')
+        checker = Checker(lambda credentials: (), ITokenCredentials)
+        (wrapped,) = with_client_names([checker], b"", b"+")
+        failure = self.failureResultOf(ask(wrapped, with_token(b"bob+a")), UnauthorizedLogin)
+        self.assertEqual(str(failure.value), 'the token belongs to the user ""')
 
     def test_rpop(self):
         """An entry for a user is for all folders of the user."""
@@ -517,6 +548,13 @@ class FolderTests(ClientNamesCase):
         self.check(by_rpop(b"ann+Lists"), (b"ann", b"Lists", b"ann+Lists"), rhosts)
         self.check(by_rpop(b"bob+Lists"), None, rhosts)
         self.check(by_rpop(b"ann+Lists", b"ann+Lists"), None, rhosts)
+        everybody, users = self.rhosts(b"192.0.2.7 + +\n"), self.users(self.USERS)
+        for sent, outcome in (
+            (b"ann+box", (b"Ann+Box", b"", b"Ann+Box")),
+            (b"ann+box+a", (b"Ann+Box", b"a", b"Ann+Box+a")),
+            (b"shut+in", None),
+        ):
+            self.check(by_rpop(sent), outcome, users, everybody, sent=sent)
 
     def test_twisted(self):
         """With the checkers of Twisted, too, the longest name that they list is the user's."""
