@@ -14,9 +14,7 @@ from popserv.doctor.conversation import ServerFailed
 from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer, Target, ask, trusting_context
 from popserv.runtime.permissions import describe, this_user
-
-MAX_PATH = 107
-"""The maximum octets of the path of a UNIX socket, on Linux."""
+from popserv.runtime.unix_paths import MAX_PATH, is_too_long
 
 
 def target_of(listening: Socket, name: str) -> Target:
@@ -91,7 +89,7 @@ def _check_owner(listening: Socket, question: Callable[[Target], Answer]) -> Ite
 
 def _check_path(listening: Socket) -> Iterator[Finding]:
     path, directory = listening.path, os.path.dirname(os.path.abspath(listening.path))
-    if len(os.fsencode(path)) > MAX_PATH:
+    if is_too_long(path):
         what = f"the path has more than {MAX_PATH} octets"
         yield error("socket-path", listening.option, what, "use a shorter path")
     elif not os.path.isdir(directory):

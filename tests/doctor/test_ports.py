@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.doctor import ports
 from popserv.doctor.conversation import ServerFailed
-from popserv.doctor.ports import MAX_PATH, check_exposure, check_socket, target_of
+from popserv.doctor.ports import check_exposure, check_socket, target_of
 from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer
 from tests.doctor.harness import codes, open_directory, unprivileged
@@ -103,7 +103,7 @@ class PathTests(SynchronousTestCase):
 
     def test_invalid(self):
         """A path that is too long, or in no directory, is an error."""
-        self.assertEqual(self.codes("/" + "x" * MAX_PATH), ["e socket-path"])
+        self.assertEqual(self.codes("/" + "x" * 107), ["e socket-path"])
         self.assertEqual(self.codes("/nowhere/x"), ["e socket-path"])
 
     def test_used(self):

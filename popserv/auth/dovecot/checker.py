@@ -32,6 +32,7 @@ from popserv.interfaces import (
     IRelayedCredentials,
     ISASLRelay,
 )
+from popserv.runtime.unix_paths import MAX_PATH, is_too_long
 
 
 @implementer(ICredentialsSupport, IDiagnosed, ISASLRelay, IAPOPTimestamps)
@@ -51,13 +52,18 @@ class DovecotChecker(PasswordService):
     def from_path(cls, path: str) -> DovecotChecker:
         """Return a checker for the socket with this path; Dovecot need not run yet.
 
-        :raises ValueError: there is no path.
+        :raises ValueError: there is no path, or it is too long.
         """
         if not path:
             raise ValueError(
                 "the path of Dovecot's socket is missing; use dovecot:/run/dovecot/auth-client"
             )
-        return cls(AuthClient(os.path.abspath(path)))
+        path = os.path.abspath(path)
+        if is_too_long(path):
+            raise ValueError(
+                f"{path} has more than {MAX_PATH} octets; use a shorter path of Dovecot's socket"
+            )
+        return cls(AuthClient(path))
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See :class:`popserv.interfaces.ICredentialsSupport`.

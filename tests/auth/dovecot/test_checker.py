@@ -60,6 +60,9 @@ class DovecotCheckerTests(DovecotCase):
         self.assertEqual(checker._client.path, os.path.abspath("auth-client"))
         with self.assertRaisesRegex(ValueError, "dovecot:/run/dovecot/auth-client"):
             DovecotChecker.from_path("")
+        for path in ("/" + "x" * 107, "x" * 107):
+            with self.assertRaisesRegex(ValueError, "x has more than 107 octets; use a shorter"):
+                DovecotChecker.from_path(path)
 
     def test_offer(self):
         """The mechanisms for clients are offered, with true for those in cleartext."""
@@ -88,7 +91,9 @@ class DovecotCheckerTests(DovecotCase):
         side = self.connect()
         credentials = UsernamePassword(b"Ann", b"secret")
         asked = self.ask(credentials)
-        self.assertIn(b"\tPLAIN\t", side.received()[0])
+        (line,) = side.received()
+        self.assertIn(b"\tPLAIN\t", line)
+        self.assertTrue(line.endswith(b"\tresp=" + b64encode(b"\0Ann\0secret")))
         side.send(b"OK\t1\tuser=ann\n")
         self.assertEqual(self.successResultOf(asked), b"ann")
         self.assertEqual(credentials.username, b"ann")
@@ -111,6 +116,11 @@ class DovecotCheckerTests(DovecotCase):
         self.assertTrue(line.endswith(b64encode(response)))
         side.send(b"OK\t1\tuser=ann\n")
         self.assertEqual(self.successResultOf(asked), b"ann")
+
+    def test_anonymous_dovecot(self):
+        """A timestamp has 0 for what Dovecot does not tell about its process and connection."""
+        self.connect(b"VERSION\t1\t1\nMECH\tAPOP\tprivate\nDONE\n")
+        self.assertRegex(self.checker.make_timestamp(b"dewey"), rb"^<0\.0\.0\.")
 
     def test_fields(self):
         """Fields of popserv in Dovecot's reply hold for every way to log in."""
