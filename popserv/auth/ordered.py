@@ -161,7 +161,7 @@ class OrderedCheckers:
 
 def _stem(name: bytes) -> bytes:
     """Return the part of a name that it has in common with those of folders and domains."""
-    return re.split(rb"[-+_=~!#@]", name, maxsplit=1)[0]
+    return re.sub(rb"(?s)[-+_=~!#@].*", b"", name)
 
 
 def _accepts(checker: Any, kind: type[Interface]) -> bool:

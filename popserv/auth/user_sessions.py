@@ -213,6 +213,5 @@ class UserSessionsRealm:
                 try:
                     await released.addTimeout(RELEASE_TIMEOUT, self._reactor)
                 except defer.TimeoutError:
-                    del self._released[login]
                     return False
         return bool(opened)

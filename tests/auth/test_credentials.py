@@ -4,8 +4,19 @@ from twisted.cred.credentials import ICredentials, IUsernameHashedPassword
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.credentials import APOPCredentials, CramMD5Credentials, RemoteUserCredentials
-from popserv.interfaces import IAPOPCredentials, IRemoteUserCredentials
+from popserv.auth.credentials import (
+    APOPCredentials,
+    CertificateCredentials,
+    CramMD5Credentials,
+    RemoteUserCredentials,
+)
+from popserv.auth.hmac_md5 import hmac_md5_context
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    ICramMD5Credentials,
+    IRemoteUserCredentials,
+)
 
 # The example of APOP in RFC 1725 section 7.
 TIMESTAMP = b"<1896.697170952@dbc.mtview.ca.us>"
@@ -69,6 +80,24 @@ class CramMD5CredentialsTests(SynchronousTestCase):
             self.assertIs(
                 CramMD5Credentials(b"tim", challenge, digest).checkPassword(password), False
             )
+
+    def test_context(self):
+        """The example is also accepted by the context of the password, and by no other."""
+        credentials = CramMD5Credentials(b"tim", CRAM_MD5_CHALLENGE, CRAM_MD5_DIGEST)
+        verifyObject(ICramMD5Credentials, credentials)
+        for password, is_right in ((b"tanstaaftanstaaf", True), (b"tanstaaf", False)):
+            self.assertIs(credentials.check_context(hmac_md5_context(password)), is_right)
+
+
+class CertificateCredentialsTests(SynchronousTestCase):
+    """CertificateCredentials."""
+
+    def test_names(self):
+        """They have the names of the certificate, and the one that the client has sent, if any."""
+        for names, username in (([b"ann", b"bob"], b""), ([b"ann"], b"ann")):
+            credentials = CertificateCredentials(names, *filter(None, [username]))
+            verifyObject(ICertificateCredentials, credentials)
+            self.assertEqual((credentials.names, credentials.username), (names, username))
 
 
 class RemoteUserCredentialsTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ import os
 import socket
 
 from twisted.cred.strcred import makeChecker
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -19,6 +19,7 @@ from popserv.auth.oauth.jwks import ALGORITHMS
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
 from popserv.auth.rhosts.checker import RhostsChecker
+from popserv.auth.rhosts.resolver import HostResolver
 from popserv.auth.services import pam
 from popserv.auth.services.checkpassword import CheckPasswordChecker
 from popserv.auth.services.pam import PAMChecker
@@ -217,16 +218,11 @@ class ServicesTests(TestCase):
             self.assertEqual(codes(await checker.diagnose()), expected)
 
 
-class Resolver:
-    """A resolver that knows one name."""
-
-    def now(self):
-        """Return the time."""
-        return 0.0
-
-    def resolve(self, host, deadline):
-        """Return the addresses of a host."""
-        return succeed(frozenset({"x"}) if host == "right.example" else None)
+async def look_up(function, host, *, still_needed):
+    """Look up a host name, as a resolver that knows one name."""
+    if host != "right.example":
+        raise OSError
+    return frozenset({"x"})
 
 
 class RhostsTests(TestCase):
@@ -237,11 +233,17 @@ class RhostsTests(TestCase):
         path = open_directory(self) / "rhosts"
         path.write_text("192.0.2.1 ann =\nright.example ann =\nwrong.example ann =\n")
         path.chmod(0o600)
-        checker = RhostsChecker(str(path), Resolver())
+        checker = RhostsChecker(str(path), HostResolver(look_up, Clock()))
         verifyObject(IDiagnosed, checker)
         [finding] = await checker.diagnose()
         self.assertEqual((finding.code, finding.where), ("rhosts-name", f"{path}, line 3"))
+        path.chmod(0)
+        with unprivileged():
+            [finding] = await checker.diagnose()
+        self.assertIn("Permission denied for user ", finding.what)
         path.chmod(0o666)
-        self.assertEqual(codes(await checker.diagnose()), ["e rhosts"])
+        [finding] = await checker.diagnose()
+        self.assertEqual(finding.code, "rhosts")
+        self.assertIn("is writable by users other than its owner", finding.what)
         os.unlink(path)
         self.assertEqual(codes(await checker.diagnose()), ["e rhosts"])

@@ -286,8 +286,9 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(set(deciders), {self.first, self.last})
         self.assertEqual([self.decider(name) for name in names], deciders)
         for name, decider in zip(names, deciders, strict=True):
-            for other in (name.upper(), name + b"+Archive", name + b"@example.org", name + b"-a+b"):
-                self.assertIs(self.decider(other), decider)
+            for end in (b"+Archive", b"@example.org", b"-a+b", b"_a\nb"):
+                self.assertIs(self.decider(name + end), decider)
+            self.assertIs(self.decider(name.upper()), decider)
 
     def test_shared_decoys(self):
         """Hosts that share decoys choose the same one, and none while these are not known."""
@@ -311,15 +312,18 @@ class ExchangeTests(SynchronousTestCase):
         self.last.supported = ()
         self.assertEqual({self.decider(name) for name in names}, {self.last})
         last = Checker(lambda _: b"bob", IUsernamePassword, IScramSHA256Credentials)
-        *_, self.chain = in_order([self.first, last], self.clock)
-        self.assertEqual(self.successResultOf(self.begin(b"bob")), b"bob")
+        for others in ([self.first], [self.first, self.listed(b"dora")]):
+            *_, self.chain = in_order([*others, last], self.clock)
+            for name in names:
+                self.assertEqual(self.successResultOf(self.begin(name)), b"bob")
 
     def test_slow(self):
         """A checker after the one that knows the name is waited for a second at most."""
         self.last.knows = lambda name: Deferred()
         begun = self.begin(b"ann")
+        self.clock.advance(0.75)
         self.assertNoResult(begun)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(0.25)
         self.assertEqual(self.successResultOf(begun), b"ann")
 
     def test_slow_decider(self):

@@ -40,6 +40,9 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(candidate_passwords(text), [composed, text])
         self.assertEqual(prepared_name(text + b"x"), text + b"x")
         self.assertEqual(prepared_name("u\u0308@".encode() + text), "u\u0308@".encode() + text)
+        parts = "\ufb2f@".encode() + b"x" * (MAX_OCTETS - 4)
+        self.assertEqual(prepared_name(parts), "\u05d0\u05b8@".encode() + parts[4:])
+        self.assertEqual(prepared_name(parts + b"x"), parts + b"x")
         self.assertEqual(candidate_passwords(text + b"x"), [text + b"x"])
         latin = b"\xfc" * MAX_OCTETS
         self.assertEqual(candidate_passwords(latin), [latin])

@@ -174,6 +174,24 @@ class AdaptTests(TestCase):
         self.assertEqual(list(mailbox.messages.octets), [naive_octets(m) for m in SAMPLE_MESSAGES])
         self.assertTrue(all(file.closed for file in avatar.opened))
 
+    async def test_other_clients(self):
+        """While messages are counted, the reactor serves other clients, too."""
+        served = []
+
+        class Long:
+            chunks = count()
+
+            def read(self, size):
+                number = next(self.chunks)
+                if number == 0:
+                    reactor.callLater(0, served.append, "a client")
+                return b"" if served or number == 1_000_000 else b"x"
+
+        avatar = ListAvatar([b"a\n"])
+        avatar.getMessage = lambda index: Long()
+        await adapt(avatar)
+        self.assertLess(next(Long.chunks), 1_000_000)
+
     async def test_deleted(self):
         """A message of size 0 is omitted; the others keep their content and their unique-ids."""
         avatar = ListAvatar([None, b"1\n", None, None, b"4\n", None])
@@ -238,6 +256,16 @@ class AdaptTests(TestCase):
             self.assertEqual(caught.exception.remaining, 2)
             self.assertNotIn("s3cret", str(caught.exception))
             self.assertIsInstance(caught.exception.__cause__, OSError)
+
+    async def test_marks_removed(self):
+        """Messages that QUIT has reported as remaining are not removed by a later session."""
+        avatar = ListAvatar([b"a\n", b"b\n"])
+        mailbox = await adapt(avatar)
+        with patch.object(avatar, "sync", side_effect=OSError), self.assertRaises(RemovalFailed):
+            await mailbox.remove(mailbox.messages)
+        mailbox = await adapt(avatar)
+        await mailbox.remove([mailbox.messages[1]])
+        self.assertEqual(avatar.messages, [b"a\n", None])
 
     async def test_delete_fails(self):
         """If deleteMessage fails, RemovalFailed is raised."""

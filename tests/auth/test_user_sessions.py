@@ -8,12 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.auth.realm import MaildropRealm
-from popserv.auth.user_sessions import (
-    ANSWER_TIMEOUT,
-    MAX_SESSIONS,
-    RELEASE_TIMEOUT,
-    UserSessionsRealm,
-)
+from popserv.auth.user_sessions import ANSWER_TIMEOUT, MAX_SESSIONS, UserSessionsRealm
 from popserv.core.holder import client_holder
 from popserv.core.session import call_release
 from popserv.core.user_settings import ConfiguredUser, UserSettings
@@ -118,12 +113,16 @@ class HandOverTests(UserSessionsTestCase):
         self.assertEqual((self.store.locked, self.realm._logins), (set(), {}))
 
     def test_there(self):
-        """The session of a client that is there keeps it."""
-        old = Connection(is_there=True)
+        """The session of a client that is there keeps it, and the store is not asked again."""
+        old, opened = Connection(is_there=True), []
         self.login(old)
+        open_maildrop = self.store.open_maildrop
+        self.patch(
+            self.store, "open_maildrop", lambda user: opened.append(user) or open_maildrop(user)
+        )
         self.assertEqual(self.assert_refused(self.login(Connection())), "maildrop already locked")
         self.assertEqual(old.calls, ["is_gone"])
-        self.assertEqual(self.asked, [])
+        self.assertEqual((opened, self.asked), ([b"ann"], []))
 
     def test_later(self):
         """A login waits until it is known whether the client is gone, and the lock released."""
@@ -140,14 +139,14 @@ class HandOverTests(UserSessionsTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_released(self):
-        """A session that does not end in time, because a command of it runs, keeps it."""
+        """A session that does not end within 5 seconds, because a command of it runs, keeps it."""
         old = Connection(is_there=False)
         self.login(old)
         logout, old.logout = old.logout, None
         outcome = self.login(Connection())
-        self.clock.advance(RELEASE_TIMEOUT - 1)
+        self.clock.advance(4.75)
         self.assertNoResult(outcome)
-        self.clock.advance(1)
+        self.clock.advance(0.25)
         self.assert_refused(outcome)
         old.logout = logout
         old.release()
@@ -260,10 +259,38 @@ class WorkersTests(UserSessionsTestCase):
         self.login(Connection(is_there=True))
         self.assertEqual(self.answer(), False)
 
+    def test_answer_without_release(self):
+        """It answers no if the session does not end in time, or its client cannot be probed."""
+        old = Connection(is_there=False)
+        self.login(old)
+        logout, old.logout = old.logout, None
+        asked = self.ask_here()
+        self.clock.advance(5)
+        self.assertEqual(self.successResultOf(asked).given, (False,))
+        old.found = Deferred()
+        outcome, asked = self.login(Connection()), self.ask_here()
+        old.found.errback(ZeroDivisionError())
+        self.failureResultOf(outcome, ZeroDivisionError)
+        self.assertEqual(self.successResultOf(asked).given, (False,))
+        old.logout = logout
+        old.release()
+        self.successResultOf(self.login(Connection()))
+
+    def ask_here(self):
+        """Ask as another worker does; return a Deferred of the answers."""
+        return self.bus.ask_here("hand-over", "ann")
+
     def answer(self):
         """Return the answer to another worker."""
-        answers = self.successResultOf(self.bus.ask_here("hand-over", "ann"))
-        return answers.given[0]
+        return self.successResultOf(self.ask_here()).given[0]
+
+
+class Unlocked:
+    """A realm whose users can have several sessions."""
+
+    def requestAvatar(self, *_):
+        """See IRealm."""
+        return IMailbox, None, lambda: None
 
 
 class LimitTests(UserSessionsTestCase):
@@ -272,26 +299,31 @@ class LimitTests(UserSessionsTestCase):
     def test_pending(self):
         """Logins that wait count; those that were refused, and sessions that ended, do not."""
         self.realm = self.make_realm(3)
-        old = Connection()
-        self.login(old)
-        waiting = [self.login(Connection()) for _ in range(2)]
-        self.assertEqual(
-            self.assert_refused(self.login(Connection())), "you have too many sessions"
-        )
-        self.successResultOf(self.login(Connection(), b"bob"))
-        old.found.callback(False)
-        for each in waiting:
-            self.assert_refused(each)
-        old.release()
-        self.successResultOf(self.login(Connection()))
+        for _ in range(2):
+            old, other = Connection(), Connection()
+            self.successResultOf(self.login(old))
+            waiting = [self.login(Connection()) for _ in range(2)]
+            for each in waiting:
+                self.assertNoResult(each)
+            self.assertEqual(
+                self.assert_refused(self.login(Connection())), "you have too many sessions"
+            )
+            self.successResultOf(self.login(other, b"bob"))
+            old.found.callback(False)
+            for each in waiting:
+                self.assert_refused(each)
+            old.release()
+            other.release()
+
+    def test_default(self):
+        """A user has 10 sessions by default."""
+        self.realm = UserSessionsRealm(Unlocked(), reactor=self.clock)
+        for _ in range(10):
+            self.successResultOf(self.login(Connection()))
+        self.assert_refused(self.login(Connection()))
 
     def test_stores_without_lock(self):
         """The limit also holds where the store lets a user have several sessions."""
-
-        class Unlocked:
-            def requestAvatar(self, *_):
-                return IMailbox, None, lambda: None
-
         self.realm = UserSessionsRealm(Unlocked(), 2, reactor=self.clock)
         connections = [Connection(), Connection()]
         for each in connections:
@@ -323,7 +355,7 @@ class LimitTests(UserSessionsTestCase):
 
     def test_slow_store(self):
         """A login counts while its maildrop is being opened."""
-        waiting = [Deferred(), Deferred()]
+        waiting = [Deferred(), Deferred(), Deferred()]
         remaining = waiting[::-1]
 
         class Slow:
@@ -335,5 +367,7 @@ class LimitTests(UserSessionsTestCase):
         self.assert_refused(self.login(Connection()))
         waiting[0].errback(ZeroDivisionError())
         self.failureResultOf(outcomes[0], ZeroDivisionError)
-        waiting[1].callback((IMailbox, None, lambda: None))
-        self.successResultOf(outcomes[1])
+        outcomes.append(self.login(Connection()))
+        for deferred, outcome in zip(waiting[1:], outcomes[1:], strict=True):
+            deferred.callback((IMailbox, None, lambda: None))
+            self.successResultOf(outcome)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.credentials import APOPCredentials
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.realm import MaildropRealm
-from popserv.auth.withheld import MIN_SECRET, MessageWithheld, withhold_secrets
+from popserv.auth.withheld import MessageWithheld, withhold_secrets
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IAPOPCredentials, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
@@ -39,20 +39,31 @@ class WithholdTests(SynchronousTestCase):
         return error
 
     def test_forms(self):
-        """A message is withheld in whatever form it quotes the secret."""
+        """A message is withheld in whatever form it quotes the secret, alone or in other text."""
         encoded = b64encode(CANARY).decode()
         for shown in (CANARY, CANARY.decode(), CANARY.decode("latin-1"), encoded):
             for error in (ValueError(f"got {shown!r}"), KeyError(shown)):
                 self.assertIsInstance(self.withhold(error), MessageWithheld, ascii(shown))
         self.assertIsInstance(self.withhold(ValueError("ab\\'c", 1), b"ab\\'c"), MessageWithheld)
+        for secret in (CANARY, b"Canary\n\xc3\xa9"):
+            for around in (b"<%b>" % secret, f"<{secret.decode()}>"):
+                error = ValueError(repr(around))
+                self.assertIsInstance(self.withhold(error, secret), MessageWithheld, ascii(around))
+
+    def test_part(self):
+        """A message that has only a part of the secret in it stays."""
+        for secret in (b"Canary\xc3\xa9", b"Canary\n7", b"word"):
+            for part in (secret[1:], secret.decode()[:-1]):
+                error = ValueError(f"got {part!r}")
+                self.assertIs(self.withhold(error, secret), error)
 
     def test_others(self):
-        """Other messages stay, also those that have a very short secret in them by chance."""
+        """Other messages stay; a secret of less than four octets is in them by chance."""
         for error in (ValueError("connection refused"), Unprintable(), TryLater()):
             self.assertIs(self.withhold(error), error)
-        short = "refused"[: MIN_SECRET - 1]
         error = ValueError("connection refused")
-        self.assertIs(self.withhold(error, short.encode()), error)
+        self.assertIs(self.withhold(error, b"ref"), error)
+        self.assertIsInstance(self.withhold(error, b"refu"), MessageWithheld)
         withhold_secrets(error, object())
 
     def test_chain(self):

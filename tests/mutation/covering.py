@@ -44,6 +44,9 @@ ALSO = {
     "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/ldap": ("tests.auth.test_diagnosis.LDAPTests",),
     "popserv/auth/oauth": ("tests.auth.test_diagnosis.OAuthTests",),
+    "popserv/auth": ("tests.auth.users.test_service", "tests.commands.test_rfc1225"),
+    "popserv/auth/dovecot": ("tests.auth.test_diagnosis.DovecotTests",),
+    "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
 }

@@ -39,6 +39,8 @@ class AuthClient:
 
     log = Logger()
 
+    _connected_at: float
+
     def __init__(self, path: str, clock: Any = None) -> None:
         self.path = path
         self.mechanisms: Mapping[bytes, frozenset[bytes]] | None = None
@@ -47,7 +49,6 @@ class AuthClient:
         self._is_started = False
         self._delay = FIRST_DELAY
         self._reported = ""
-        self._connected_at = 0.0
         self._lost_because = ""
         self._waiting: list[Deferred[AuthConnection]] = []
 

@@ -57,7 +57,7 @@ class AuthConnection(LineOnlyReceiver):
         self.is_lost = False
         self._clock = clock
         self._lost = lost
-        self._version = b""
+        self._has_version = False
         self._process = self._connection = 0
         self._reason = ""
         self._has_shaken_hands = False
@@ -96,12 +96,12 @@ class AuthConnection(LineOnlyReceiver):
             self._give_up(f"{error}, not {line[:50]!r}")
 
     def _handshake(self, command: bytes, parameters: list[bytes]) -> None:
-        if not self._version and command != b"VERSION":
+        if not self._has_version and command != b"VERSION":
             raise ProtocolError("VERSION was expected")
         if command == b"VERSION":
             if parameters[:1] != [b"1"]:
                 raise ProtocolError("version 1 of the protocol was expected")
-            self._version = b"1"
+            self._has_version = True
         elif command == b"MECH" and parameters and len(self.mechanisms) < MAX_MECHANISMS:
             self.mechanisms[parameters[0].upper()] = frozenset(parameters[1:])
         elif command == b"SPID":

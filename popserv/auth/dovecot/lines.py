@@ -86,7 +86,7 @@ def parse_reply(kind: bytes, parameters: list[bytes]) -> tuple[int, Reply]:
 
     :raises ProtocolError: the line is malformed.
     """
-    number = parse_number(parameters[:1])
+    number = parse_number(parameters)
     if kind == b"CONT":
         return number, Reply(kind, {}, _decode(parameters[1] if len(parameters) > 1 else b""))
     fields: dict[bytes, bytes] = {}

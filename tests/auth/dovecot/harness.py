@@ -54,9 +54,11 @@ class Side:
 
     def received(self):
         """Return the lines that have come since the last call."""
-        octets = self.transport.value()
+        *lines, rest = self.transport.value().split(b"\n")
         self.transport.clear()
-        return octets.split(b"\n")[:-1]
+        if rest:
+            raise AssertionError(f"the last line has no end: {rest!r}")
+        return lines
 
     def close(self):
         """Close the connection."""

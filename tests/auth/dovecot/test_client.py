@@ -4,6 +4,9 @@ import errno
 import os
 
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
 
 from popserv.auth.dovecot import client as client_module
 from popserv.auth.dovecot.client import FIRST_DELAY, MAX_DELAY, MAX_WAIT, AuthClient
@@ -96,8 +99,16 @@ class AuthClientTests(DovecotCase):
         self.assertIn("Connection refused; until then", first)
         self.assertRegex(denied, r"Permission denied for user \S+;")
         self.assertIn("An error occurred while connecting", other)
+        self.accept().close()
+        self.reactor.advance(MAX_DELAY)
+        self.refuse(REFUSED)
+        self.reactor.advance(MAX_DELAY)
+        self.accept().close()
+        self.reactor.advance(MAX_DELAY)
         self.accept()
-        self.assertIn("connected to Dovecot again", self.log_lines()[-1])
+        told = "cannot connect", "lost: ", "again"
+        outages = [each for line in self.log_lines() for each in told if each in line]
+        self.assertEqual(outages[3:], ["again", "lost: ", "cannot connect", "again"])
 
     def test_wait(self):
         """A login waits for the connection for some seconds, and then fails."""
@@ -111,12 +122,27 @@ class AuthClientTests(DovecotCase):
         self.successResultOf(later)
 
     def test_too_many(self):
-        """The number of logins that wait is limited, whatever they wait for."""
-        self.patch(client_module, "MAX_REQUESTS", 2)
-        waiting = [self.ask(), self.ask()]
+        """1,000 logins can wait, whatever they wait for."""
+        waiting = [self.ask() for _ in range(1000)]
         self.fails_with(self.ask(), TryLater)
-        self.accept()
-        (connection, _) = map(self.successResultOf, waiting)
-        for _ in range(2):
-            Deferred.fromCoroutine(connection.begin(b"PLAIN", ConnectionDetails(), b""))
+        side, begun = self.accept(), []
+        connection, *_ = map(self.successResultOf, waiting)
+        for _ in range(1000):
+            self.successResultOf(self.ask())
+            request = connection.begin(b"PLAIN", ConnectionDetails(), b"")
+            begun.append(Deferred.fromCoroutine(request))
         self.fails_with(self.ask(), TryLater)
+        side.close()
+        for each in begun:
+            self.fails_with(each, ConnectionFailed)
+
+
+class ReactorTests(TestCase):
+    """A connection of the reactor."""
+
+    async def test_try_once(self):
+        """The reactor is the default, and an attempt of a diagnosis leaves nothing in the log."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        with self.assertRaisesRegex(ConnectionFailed, "^No such file or directory$"):
+            await AuthClient("/nowhere/auth-client").try_once()
+        self.assertEqual([*map(formatEvent, log)], [])

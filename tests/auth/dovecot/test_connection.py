@@ -1,16 +1,17 @@
 """Tests of popserv.auth.dovecot.connection."""
 
+import secrets
+
 from twisted.internet.defer import Deferred
 
 from popserv.auth.dovecot.connection import (
     HANDSHAKE_TIMEOUT,
     MAX_MECHANISMS,
-    REPLY_TIMEOUT,
     ConnectionFailed,
     NoReply,
 )
 from popserv.core.connection_details import ConnectionDetails
-from tests.auth.dovecot.harness import HANDSHAKE, DovecotCase
+from tests.auth.dovecot.harness import HANDSHAKE, DovecotCase, Side
 
 NOTHING = ConnectionDetails()
 
@@ -58,6 +59,8 @@ class HandshakeTests(DovecotCase):
             self.assertTrue(side.transport.is_aborted, octets[:30])
             self.assertIsNone(self.client.current)
             self.assertIn("cannot connect to Dovecot: ", self.log_lines()[-1])
+            # That of the next attempt.
+            self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
             self.setUp()
 
     def test_flood(self):
@@ -65,6 +68,15 @@ class HandshakeTests(DovecotCase):
         mechanisms = b"".join(b"MECH\tX%d\n" % number for number in range(100_000))
         side = self.connect(b"VERSION\t1\t1\n" + mechanisms + b"DONE\n")
         self.assertEqual(len(side.protocol.mechanisms), MAX_MECHANISMS)
+
+    def test_process_id(self):
+        """The process ID is a random number, any that Dovecot accepts."""
+        for chosen, number in ((0, 1), (-1, 0x7FFFFFFF)):
+            self.setUp()
+            self.patch(secrets, "randbelow", lambda end, chosen=chosen: range(end)[chosen])
+            self.client.start()
+            _, factory, *_ = self.reactor.unixClients[-1]
+            self.assertEqual(Side(factory).received()[1], b"CPID\t%d" % number)
 
     def test_silence(self):
         """Without a handshake the connection is closed, and the log names the right socket."""
@@ -138,6 +150,13 @@ class RequestTests(DovecotCase):
         self.side.send(b"OK\t1\tuser=ann\n")
         self.assertEqual(self.successResultOf(answered).kind, b"OK")
 
+    def test_long(self):
+        """A reply may have 65,536 octets."""
+        asked = self.begin()
+        start = b"OK\t1\tuser=ann\tx="
+        self.side.send(start.ljust(65_536, b"x") + b"\n")
+        self.assertEqual(len(self.successResultOf(asked)[1].fields[b"x"]), 65_536 - len(start))
+
     def test_numbers(self):
         """The numbers begin again after the greatest that Dovecot accepts."""
         self.connection._last_request = 0x7FFFFFFE
@@ -157,11 +176,11 @@ class RequestTests(DovecotCase):
     def test_late(self):
         """A request without a reply fails; others go on while Dovecot sends something."""
         late = self.begin()
-        self.reactor.advance(REPLY_TIMEOUT / 2)
+        self.reactor.advance(30)
         other = self.begin()
         self.side.received()
         self.side.send(b"FUTURE\n")
-        self.reactor.advance(REPLY_TIMEOUT / 2)
+        self.reactor.advance(30)
         self.fails_with(late, NoReply)
         self.assertEqual(self.side.received(), [b"CANCEL\t1"])
         self.assertNoResult(other)
@@ -169,11 +188,13 @@ class RequestTests(DovecotCase):
         self.assertEqual(self.successResultOf(other)[1].fields, {b"user": b"ann"})
 
     def test_stalled(self):
-        """If Dovecot sends nothing at all meanwhile, the connection is given up."""
+        """If Dovecot sends nothing at all in 60 seconds, the connection is given up."""
         late = self.begin()
         self.reactor.advance(1)
         other = self.begin()
-        self.reactor.advance(REPLY_TIMEOUT - 1)
+        self.reactor.advance(58.5)
+        self.assertNoResult(late)
+        self.reactor.advance(0.5)
         self.fails_with(late, NoReply)
         self.assertIn("sent nothing", str(self.fails_with(other, ConnectionFailed)))
         self.assertTrue(self.side.transport.is_aborted)

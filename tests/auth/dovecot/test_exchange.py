@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.dovecot.client import FIRST_DELAY, MAX_WAIT
 from popserv.auth.dovecot.connection import REPLY_TIMEOUT
-from popserv.auth.dovecot.exchange import MAX_RESPONSE, Aborted, run_exchange
+from popserv.auth.dovecot.exchange import Aborted, run_exchange
 from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.outages import ServerUnavailable
 from popserv.auth.users.user import User
@@ -97,6 +97,7 @@ class DecisionTests(ExchangeCase):
             (b"\tuser_disabled", "the account is disabled"),
             (b"\tcode=user_disabled", "the account is disabled"),
             (b"\tpass_expired", "the password has expired"),
+            (b"\tpass_expired\tcode=authz_fail", "not authorized"),
             (b"\tcode=pass_expired\treason=too old", "the password has expired (too old)"),
             (b"\tcode=login_disabled", "login_disabled"),
         ):
@@ -174,15 +175,15 @@ class ConversationTests(ExchangeCase):
 
     def test_too_long(self):
         """A response for which Dovecot would break the connection is not sent."""
-        for length in (MAX_RESPONSE + 1, 75_000):
+        for length in (6145, 75_000):
             self.fails_with(self.scram(initial=b"x" * length), UnauthorizedLogin)
         self.assertEqual(self.side.received(), [])
-        asked = self.scram(b"x" * (MAX_RESPONSE + 1))
+        asked = self.scram(b"x" * 6145)
         self.side.received()
         self.side.send(b"CONT\t1\t\n")
         self.fails_with(asked, UnauthorizedLogin)
         self.assertEqual(self.side.received(), [b"CANCEL\t1"])
-        self.scram(initial=b"x" * MAX_RESPONSE)
+        self.scram(initial=b"x" * 6144)
         self.assertLess(len(self.side.received()[0]), 16_384)
 
 

@@ -10,7 +10,6 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.names import MAX_NAME
 from popserv.auth.users import PasswordService, ServerUnavailable
 from popserv.auth.users.records import service_user
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -141,12 +140,12 @@ class PasswordServiceTests(SynchronousTestCase):
             (b"a\0nn", b"secret"),
             (b"ann", b"secret\0"),
             (b"\0", b"\0"),
-            (b"a" * (MAX_NAME + 1), b"secret"),
+            (b"a" * 513, b"secret"),
         ):
             outcome = ask(service, UsernamePassword(name, password))
             self.failureResultOf(outcome, UnauthorizedLogin)
         self.assertEqual(service.asked, [])
-        self.successResultOf(ask(service, UsernamePassword(b"a" * MAX_NAME, b"secret")))
+        self.successResultOf(ask(service, UsernamePassword(b"a" * 512, b"secret")))
 
     def test_outage(self):
         """While nobody can be asked, logins fail as temporary, and one line says why."""
