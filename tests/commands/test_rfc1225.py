@@ -2,6 +2,7 @@
 
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import formatEvent
 from zope.interface.verify import verifyObject
 
 from popserv.commands.dialects import DIALECTS
@@ -45,6 +46,11 @@ class RPOPTests(CommandTestCase):
         self.assertEqual(list(self.store.stored[b"ann"]), [b"m2"])
         self.assert_released()
 
+    def test_lowest_port(self):
+        """The reserved ports begin with 1."""
+        client = self.connect(b"USER ann", peer=IPv4Address("TCP", "192.0.2.7", 1))
+        self.assertEqual(client.send(b"RPOP anne\r\n"), WELCOME)
+
     def test_user_first(self):
         """Each RPOP requires a USER before it."""
         client = self.connect(peer=RESERVED)
@@ -73,19 +79,25 @@ class RPOPTests(CommandTestCase):
         self.assertTrue(client.closed)
 
     def test_reserved_ports(self):
-        """From another port RPOP is rejected without asking the checker."""
-        for port in (0, 1024, 65535):
-            for kind, host in ((IPv4Address, "192.0.2.7"), (IPv6Address, "::ffff:192.0.2.7")):
-                client = self.connect(b"USER ann", peer=kind("TCP", host, port))
-                reply = client.send(b"RPOP anne\r\n")
-                self.assertEqual(reply, b"-ERR RPOP requires a reserved client port\r\n")
-        client = self.connect(b"USER ann", peer=UNIXAddress("/x"))
-        reply = client.send(b"RPOP anne\r\n")
-        self.assertEqual(reply, b"-ERR RPOP requires a reserved client port\r\n")
+        """From another port RPOP is rejected without asking the checker, and the log says why."""
+        tcp = [
+            (kind("TCP", host, port), f"{shown}:{port}", "the client's port is not reserved")
+            for port in (0, 1024, 65535)
+            for kind, host, shown in (
+                (IPv4Address, "192.0.2.7", "192.0.2.7"),
+                (IPv6Address, "::ffff:192.0.2.7", "192.0.2.7"),
+            )
+        ]
+        socket = (UNIXAddress("/x"), "UNIX socket", "the client has no IP address")
+        for peer, shown, cause in (*tcp, socket):
+            client = self.connect(b"USER ann", peer=peer)
+            reply = client.send(b"RPOP anne\r\n")
+            self.assertEqual(reply, b"-ERR RPOP requires a reserved client port\r\n")
+            self.assertEqual(
+                formatEvent(self.log[-1]),
+                f'{shown}: "ann" was refused with "RPOP requires a reserved client port": {cause}',
+            )
         self.assertEqual(self.checker.seen, [])
-        self.assertIn('192.0.2.7:1024: "ann" was refused with', self.log_text())
-        for cause in ("the client's port is not reserved", "the client has no IP address"):
-            self.assertIn(f'reserved client port": {cause}', self.log_text())
         # The name of USER is still valid.
         self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
 

@@ -93,12 +93,13 @@ class RelayTests(CommandTestCase):
         self.assertIn('login of "bob" by X-CLEAR failed: not ann', self.log_text())
 
     def test_invalid(self):
-        """A response that is not base64 is refused, and the exchange with it."""
+        """A response that is not base64 is refused, and the exchange with it, which has no user."""
         client = self.connect()
         self.assertEqual(client.send(b"AUTH NTLM %\r\n"), NOT_BASE64)
         self.assertEqual(client.send(b"AUTH NTLM\r\n"), b"+ d2hvPw==\r\n")
         self.assertEqual(client.send_and_wait(b"%\r\n"), LOGIN_FAILED)
         self.assertEqual(self.relay.responses, [])
+        self.assertIn('login of "" by NTLM aborted: invalid base64', self.log_text())
 
     def test_cleartext(self):
         """Where cleartext is not allowed, a mechanism in cleartext is not offered."""

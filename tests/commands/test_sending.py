@@ -11,7 +11,7 @@ from popserv.core.read_ahead import MAX_OCTETS
 from popserv.interfaces import ICachedMessages
 from popserv.maildrops.memory import MemoryMailbox, MemoryMaildrops
 from popserv.messages.downgrade import Downgrader
-from popserv.messages.workarounds import WORKAROUNDS
+from popserv.messages.workarounds import OUTLOOK_NO_NULS, WORKAROUNDS
 from popserv.server import protocol
 from tests.commands.test_rfc1725 import log_in
 from tests.messages.harness import texts
@@ -29,14 +29,23 @@ class CachedMailbox(MemoryMailbox):
         """See ICachedMessages."""
         return None if self.cached is None else self.cached[:maximum]
 
+    async def open(self, message):
+        """See IMailbox."""
+        self._maildrops.opened += 1
+        return await super().open(message)
+
 
 class CachedMaildrops(MemoryMaildrops):
-    """A store of one message, which is cached, or other octets, or none."""
+    """A store of one message, which is cached, or other octets, or none.
+
+    ``opened`` counts how often it was opened.
+    """
 
     def __init__(self, message, cached, downgrader=None):
         super().__init__(downgrader)
         self.deliver(b"ann", message)
         self.cached = cached
+        self.opened = 0
 
     async def open_maildrop(self, user):
         """See IMaildropFactory."""
@@ -91,17 +100,50 @@ class CachedTests(SynchronousTestCase):
         else:
             self.assertEqual(reply, self.reply(CachedMaildrops(message, None), b"RETR 1\r\n"))
 
-    @given(st.integers(0, 40), st.integers(0, 30))
-    def test_limits(self, octets, lines):
+    @given(st.sampled_from([b"\n", b".x"]), st.integers(0, 40), st.integers(0, 30))
+    @example(b".x", 10, 0)
+    def test_limits(self, first, octets, lines):
         """Of a message of any size, whole lines and as many as requested are sent."""
         self.patch(sending, "MAX_CACHED", 20)
         self.patch(sending, "TOP_OCTETS", 10)
-        message = (b"\n" + b"\n.x" * octets)[:octets]
+        message = (first + b"\n.x" * octets)[:octets]
         commands = b"RETR 1\r\nTOP 1 %d\r\n" % lines
         self.assertEqual(
-            self.reply(CachedMaildrops(message, message), commands),
-            self.reply(CachedMaildrops(message, None), commands),
+            self.reply(CachedMaildrops(message, message), commands, workarounds=WORKAROUNDS),
+            self.reply(CachedMaildrops(message, None), commands, workarounds=WORKAROUNDS),
         )
+
+    def test_not_opened(self):
+        """A cached message is not opened, whatever its form, unless it is too large."""
+        start, largest = b"\n\n", b"x" * (sending.MAX_CACHED - 6) + b"\n"
+        messages = (b"a: b\n\nc\n", b"a: b\r\n\r\nc\r\n", b"a: b\n", "a: ä\n\nb\n".encode())
+        for message, opened in (
+            *((each, 0) for each in (b"", *messages, b"a: b\n\n\0", start + largest)),
+            (start + b"x" + largest, 1),
+        ):
+            maildrops = CachedMaildrops(message, message, Downgrader)
+            self.reply(
+                maildrops,
+                b"RETR 1\r\nTOP 1 0\r\n",
+                workarounds=WORKAROUNDS,
+                downgrader=Downgrader,
+            )
+            self.assertEqual(maildrops.opened, opened, message[:10])
+
+    def test_no_nuls(self):
+        """With the workaround for NULs, and only then, 0x80 is sent instead of each."""
+        message = b"a: b\0\n\n\0c\0\n"
+        for workarounds, sent in (((), b"\0"), ([OUTLOOK_NO_NULS], b"\x80")):
+            for cached in (message, None):
+                replies = self.reply(
+                    CachedMaildrops(message, cached),
+                    b"RETR 1\r\nTOP 1 1\r\n",
+                    workarounds=workarounds,
+                )
+                body = b"a: b%b\r\n\r\n%bc%b\r\n.\r\n" % (sent, sent, sent)
+                self.assertEqual(
+                    replies, [b"+OK 14 octets\r\n" + body, b"+OK top of message follows\r\n" + body]
+                )
 
     def test_retrieved(self):
         """A cached message that was sent counts as retrieved."""
@@ -196,10 +238,12 @@ class ReadAheadTests(SynchronousTestCase):
 
     def test_large(self):
         """A large message is not read ahead, but its start is."""
-        maildrops = AllCachedMaildrops([b"1\n", b"2\n" * MAX_OCTETS])
-        client = self.client(maildrops)
-        client.send(b"RETR 1\r\n")
-        self.assertEqual(maildrops.read, [0])
+        largest = b"x" * (MAX_OCTETS - 2) + b"\n"
+        for message, read in ((largest, [0, 1]), (b"x" + largest, [0])):
+            maildrops = AllCachedMaildrops([b"1\n", message])
+            client = self.client(maildrops)
+            client.send(b"RETR 1\r\n")
+            self.assertEqual(maildrops.read, read)
         client.send(b"TOP 1 0\r\n")
         self.assertEqual(maildrops.read, [0, 0, 1])
 

@@ -17,6 +17,7 @@ from tests.mutation.mutants import CHECKOUT
 from tests.mutation.running import name_of
 
 ALSO = {
+    "popserv/commands": ("tests.test_transcripts",),
     "popserv/core": (
         "tests.commands",
         "tests.server",
@@ -49,6 +50,7 @@ ALSO = {
     "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
+    "popserv/server": ("tests.commands", "tests.test_transcripts"),
 }
 """Tests beside those of a package, by the package: those of what is above it."""
 
