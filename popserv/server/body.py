@@ -82,6 +82,9 @@ class BodySender:
                     self._is_scheduled = True
                     self._call_later(0, self._continue_scheduled)
         except Exception:
+            if self._is_over:
+                # What is called at the end has failed, and not the body.
+                raise
             self._end(Failure())
 
     def _continue_scheduled(self) -> None:
@@ -139,9 +142,9 @@ class BodySender:
             self._frame(chunk)
         except Exception:
             self._end(Failure())
-            return
-        if not self._is_paused:
-            self.resume()
+        else:
+            if not self._is_paused:
+                self.resume()
 
     def _failed(self, failure: Failure) -> None:
         self._awaits_chunk = False

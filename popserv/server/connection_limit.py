@@ -85,7 +85,7 @@ class Connections(Generic[C]):
             by_size.append({})
         if after:
             by_size[after][group] = None
-        if not by_size[-1] and len(by_size) > 1:
+        if not by_size[-1]:
             by_size.pop()
 
 

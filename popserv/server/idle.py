@@ -31,7 +31,7 @@ class IdleTimeoutMixin(TimeoutMixin):
     timeOut: float | None  # type: ignore[assignment]
     _unread = 0
     _timer: Any = None
-    _deadline = 0.0
+    _deadline: float
 
     def start_idle_timer(self, seconds: float) -> None:
         """Start the timer; it expires after this many seconds without activity."""

@@ -18,9 +18,6 @@ class CommandLineReceiver(LineReceiver):
     line back into the buffer, after it has raised ``MAX_LENGTH``.
     """
 
-    # A bare LF ends a line, too, for people who type at the server through nc.
-    delimiter = b"\n"
-
     _buffer: bytes
     # Lines that are split off, and precede what is in the buffer.
     _lines: Iterator[bytes] = iter(())
@@ -33,6 +30,7 @@ class CommandLineReceiver(LineReceiver):
         self._busyReceiving = True
         try:
             while not self.paused:
+                # A bare LF ends a line, too, for people who type at the server through nc.
                 *lines, self._buffer = self._buffer.split(b"\n", LINES_AT_ONCE)
                 self._lines = iter(lines)
                 for line in self._lines:

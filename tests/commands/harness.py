@@ -111,6 +111,7 @@ class RecordingTransport(MemoryTransport):
         super().__init__(**options)
         self.writes = []
         self.contexts = []
+        self.before_tls = None
 
     def write(self, data):
         """Record the write."""
@@ -120,6 +121,7 @@ class RecordingTransport(MemoryTransport):
     def startTLS(self, context):
         """Start TLS; the test completes the handshake."""
         self.contexts.append(context)
+        self.before_tls = self.value()
         directlyProvides(self, ISSLTransport)
 
     def getHandle(self):

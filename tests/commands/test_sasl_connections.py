@@ -7,10 +7,11 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.core.session import State
-from popserv.errors import LoginFailed
+from popserv.errors import LoginFailed, POPError
 from popserv.interfaces import IScramSHA256Credentials, ITokenCredentials
 from tests.auth.sasl.test_oauthbearer import RFC_7628_RESPONSE
 from tests.commands.harness import (
+    CANCELLED,
     CREDENTIALS,
     Checker,
     CommandTestCase,
@@ -163,7 +164,10 @@ class PendingTests(CommandTestCase):
             client, waiting = self.start_login()
             client.lose()
             end(waiting)
-            client.clock.advance(3)
+            # The reply to a failed login is not delayed then.
+            for call in client.clock.getDelayedCalls():
+                self.assertEqual(call.getTime(), client.clock.seconds())
+            client.clock.advance(0)
             self.assertEqual(self.store.locked, set())
             self.assertLessEqual(self.store.released, 1)
             self.assertEqual(client.clock.getDelayedCalls(), [])
@@ -184,6 +188,40 @@ class PendingTests(CommandTestCase):
         client.send(b"AUTH PLAIN " + response_line(PLAIN))
         client.lose()
         self.store.waiting["login"].callback(None)
+        self.assert_released()
+
+    def test_late_challenge(self):
+        """A response that has arrived before its challenge is read when that is sent."""
+        waiting = Deferred()
+
+        async def check(credentials):
+            await waiting
+            await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
+
+        self.serve(Checker(lambda c: Deferred.fromCoroutine(check(c)), IScramSHA256Credentials))
+        client = self.connect()
+        client.send(b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x") + b"*\r\n")
+        waiting.callback(None)
+        reply = client.received()
+        self.assertEqual((reply[:2], reply[-len(CANCELLED) :]), (b"+ ", CANCELLED))
+
+    def test_lost_challenge(self):
+        """A checker may go on without the response; the maildrop is released after that."""
+        waiting = Deferred()
+
+        async def check(credentials):
+            try:
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
+            except POPError:
+                await waiting
+            return b"ann"
+
+        self.serve(Checker(lambda c: Deferred.fromCoroutine(check(c)), IScramSHA256Credentials))
+        client = self.connect()
+        client.send(b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x"))
+        client.lose()
+        self.assert_released(0)
+        waiting.callback(None)
         self.assert_released()
 
     def test_challenge_after_disconnect(self):

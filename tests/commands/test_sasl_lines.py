@@ -26,6 +26,12 @@ class PacketTests(CommandTestCase):
         """A complete exchange may arrive in one packet with later commands."""
         self.assertEqual(self.connect().send(self.EXCHANGE), self.REPLIES)
 
+    def test_one_turn(self):
+        """An exchange that has arrived needs no turn of the reactor."""
+        client = self.connect()
+        client.server.dataReceived(self.EXCHANGE)
+        self.assertEqual(client.received(), self.REPLIES)
+
     def test_every_split(self):
         """An exchange may be divided anywhere."""
         for at in range(len(self.EXCHANGE)):

@@ -31,6 +31,12 @@ class STLSTests(CommandTestCase):
         self.assertEqual(client.received(), b"", "no second greeting (section 4)")
         self.assertIn(b"maildrop has 2", client.send(b"USER ann\r\nPASS pw\r\n"))
 
+    def test_pipelined(self):
+        """The replies to all commands of the packet with STLS are sent before TLS starts."""
+        client = self.connect()
+        client.send(b"USER ann\r\nSTLS\r\n")
+        self.assertEqual(client.transport.before_tls, b"+OK send PASS\r\n" + BEGIN_TLS)
+
     def test_no_argument(self):
         """STLS has no argument (section 4)."""
         client = self.connect()

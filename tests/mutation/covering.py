@@ -50,7 +50,12 @@ ALSO = {
     "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
-    "popserv/server": ("tests.commands", "tests.test_transcripts"),
+    "popserv/server": (
+        "tests.auth.throttle.test_login_throttle",
+        "tests.auth.throttle.test_starts",
+        "tests.commands",
+        "tests.test_transcripts",
+    ),
 }
 """Tests beside those of a package, by the package: those of what is above it."""
 

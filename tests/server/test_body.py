@@ -98,6 +98,12 @@ class BodySenderTests(SynchronousTestCase):
         self.assertEqual(sum(map(len, self.written)), 5 + 490_000 + 2 + 3)
         self.assertEqual((self.ends, self.clock.getDelayedCalls()), ([None], []))
 
+    def test_writes(self):
+        """Chunks are gathered until there are 64 KiB of framed octets."""
+        lengths = (WRITE_SIZE, WRITE_SIZE - 1, 1, WRITE_SIZE, 7)
+        self.sender(Body(*(b"x" * length for length in lengths))).resume()
+        self.assertEqual([*map(len, self.written)], [5 + WRITE_SIZE, *[WRITE_SIZE] * 2, 7 + 2 + 3])
+
     def test_stopped_between_turns(self):
         """A stopped body is not continued."""
         body = Body(*[b"x" * 70_000] * 7)
@@ -132,7 +138,7 @@ class BodySenderTests(SynchronousTestCase):
 
     def test_failures(self):
         """A body that fails has no terminating dot; if it fails early, nothing is written."""
-        for start in (b"a\n", b"a" * WRITE_SIZE):
+        for start in (b"a\n", b"a" * (WRITE_SIZE - 1), b"a" * WRITE_SIZE):
             for last in (OSError("disk"), Deferred()):
                 body = Body(start, last)
                 self.sender(body).resume()
@@ -142,6 +148,12 @@ class BodySenderTests(SynchronousTestCase):
                 self.assertEqual(b"".join(self.written), written)
                 self.assertEqual([end.type for end in self.ends], [OSError])
                 self.assertEqual(body.closed, 1)
+
+    def test_end_fails(self):
+        """An exception of what is called at the end is not taken for one of the body."""
+        sender = self.sender([b"a\n"])
+        sender._finished = lambda failure, has_written: 1 // 0
+        self.assertRaises(ZeroDivisionError, sender.resume)
 
     def test_whole(self):
         """A message whose last chunk is known to be the last is compared before any write."""

@@ -6,6 +6,7 @@ import weakref
 from OpenSSL import SSL
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
@@ -13,10 +14,16 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from popserv.auth.throttle.login_throttle import ClientThrottle
 from popserv.commands import rfc1725
+from popserv.errors import LoginFailed
+from popserv.runtime.timeouts import TimeoutQueue
+from popserv.server import connection, reply_writer
 from popserv.server.protocol import POP3Server
 from popserv.testing import MemoryClient, MemoryTransport
+from tests.commands.harness import FakeTLSState
 from tests.server.harness import REMOTE_PEER, ServerTestCase
+from tests.server.test_body import Body
 
 
 class GreetingTests(ServerTestCase):
@@ -52,26 +59,84 @@ class GreetingTests(ServerTestCase):
         self.assertEqual((transport.value(), transport.producer), (b"", None))
         server.handshakeCompleted()
         self.assertEqual(transport.value(), b"+OK POP3 server ready\r\n")
-        self.assertIs(transport.producer, server)
+        self.assertEqual((transport.producer, transport.streaming), (server, True))
         server.dataReceived(b"USER ann\r\nPASS pw\r\n")
         self.assertIn(b"maildrop has 2 messages", transport.value())
 
+    def test_no_delay(self):
+        """Replies do not wait for the acknowledgment of those before them."""
+        delays = []
+        self.patch(connection, "disable_nagle", delays.append)
+        client = self.connect()
+        self.assertEqual(delays, [client.transport])
+
     def test_handshake_fails(self):
         """The reason of a failed handshake is logged, unless the client has disconnected."""
-        for error, reason in [
-            (ValueError("unusual"), "unusual"),
-            (ValueError(), "ValueError"),
-            (ConnectionLost(), None),
+        for error, completes, reason in [
+            (ValueError("unusual"), False, "unusual"),
+            (ValueError(), False, "ValueError"),
+            (ValueError("unusual"), True, None),
+            (ConnectionLost(), False, None),
         ]:
             server = self.factory.buildProtocol(None)
             transport = MemoryTransport(peerAddress=REMOTE_PEER)
             directlyProvides(transport, ISSLTransport)
             transport.getHandle = lambda: None
             server.makeConnection(transport)
+            if completes:
+                server.handshakeCompleted()
             server.connectionLost(Failure(error))
             logged = [event["reason"] for event in self.log if "reason" in event]
             self.assertEqual(logged, [reason] if reason else [])
             self.log._events.clear()
+
+
+class ClientTests(ServerTestCase):
+    """What the login throttle knows of a connection."""
+
+    def test_is_connected(self):
+        """A client is connected until the connection is lost, or found to be broken."""
+        client = self.connect()
+        self.assertTrue(client.server.is_connected())
+        self.patch(connection, "has_disconnected", lambda transport: True)
+        self.assertFalse(client.server.is_connected())
+        self.patch(connection, "has_disconnected", lambda transport: False)
+        client.lose()
+        self.assertFalse(client.server.is_connected())
+
+    def test_details(self):
+        """The address of the client is known while it logs in."""
+        details = self.connect(peer=REMOTE_PEER).server.details()
+        self.assertEqual(details.remote, ("192.0.2.1", 4321))
+
+    def test_clock(self):
+        """Calls and times are those of the clock that the connections of a server share."""
+        clock, called = Clock(), []
+        self.factory.timeouts = TimeoutQueue(600, clock)
+        server = self.factory.buildProtocol(None)
+        clock.advance(7)
+        self.assertEqual(server.seconds(), 7)
+        server.callLater(3, lambda: called.append(server.seconds()))
+        clock.advance(2)
+        self.assertEqual(called, [])
+        clock.advance(1)
+        self.assertEqual(called, [10])
+
+    def test_name(self):
+        """The throttle is told the name with which the client logs in, if there is one."""
+        names = []
+
+        async def refuse(throttle, name, credentials):
+            names.append(name)
+            raise LoginFailed
+
+        self.patch(ClientThrottle, "authenticate", refuse)
+        server = self.connect().server
+        for name in (b"ann", None):
+            server.session.name = name
+            logging_in = Deferred.fromCoroutine(server.authenticate(None))
+            self.failureResultOf(logging_in, LoginFailed)
+        self.assertEqual(names, [b"ann", b""])
 
 
 class EndTests(ServerTestCase):
@@ -95,6 +160,8 @@ class EndTests(ServerTestCase):
             server = self.factory.buildProtocol(None)
             transport = MemoryTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 54321))
             server.makeConnection(transport)
+            server.session.tls_state = FakeTLSState()
+            server.session.tls_state.connection = server
             for line in lines:
                 server.dataReceived(line + b"\r\n")
             transport.unregisterProducer()
@@ -122,20 +189,43 @@ class EndTests(ServerTestCase):
             self.assertIsNone(references.pop()(), repr(password))
             client.lose()
 
+    def test_last_reply(self):
+        """The reply to QUIT leaves together with the end of the connection."""
+        written = []
+
+        def write(transport, octets, *, is_last=False):
+            written.append((octets, is_last))
+
+        self.patch(reply_writer, "write_now", write)
+        self.connect(b"NOOP", b"QUIT")
+        self.assertEqual([is_last for _, is_last in written], [False, False, True])
+
+    def test_session_ended(self):
+        """A subclass is told once that the session has ended and its mailbox is released."""
+        ended = []
+        ann = self.logged_in()
+        ann.server.session_ended = lambda: ended.append(self.store.released)
+        ann.send(b"QUIT\r\n")
+        ann.lose()
+        self.assertEqual(ended, [1])
+
     def test_lost_before_error(self):
         """A client may disconnect before the reply to a failed login."""
         ann = self.connect(b"USER ann", b"PASS wrong")
         ann.lose()
-        ann.clock.advance(3)
+        ann.clock.advance(0)
+        self.assertEqual(ann.clock.getDelayedCalls(), [])
         self.assert_released(0)
 
     def test_lost_during_open(self):
-        """A body that is opened after the client has disconnected is not sent."""
-        self.store.slow = {"open"}
+        """A body that is opened after the client has disconnected is closed, and not sent."""
         ann = self.logged_in()
+        waiting, body = Deferred(), Body(b"one\n")
+        ann.server.session.mailbox.open = lambda message: waiting
         ann.send(b"RETR 1\r\n")
         ann.lose()
-        self.store.waiting["open"].callback(None)
+        waiting.callback(body)
+        self.assertEqual((body.read, body.closed), (0, 1))
         self.assert_released()
 
     def test_lost_during_update(self):
@@ -182,6 +272,16 @@ class EndTests(ServerTestCase):
         self.assertTrue(ann.closed)
         ann.lose()
         self.assertEqual(len(self.store.stored[b"ann"]), 2)
+
+    def test_half_closed_during_command(self):
+        """While a command runs after that, a TLS transport does not read the end of TCP."""
+        self.store.slow = {"login"}
+        ann = self.connect(b"USER ann", b"PASS pw")
+        self.assertEqual(ann.transport.producerState, "producing")
+        ann.server.readConnectionLost()
+        self.assertEqual(ann.transport.producerState, "paused")
+        self.store.waiting["login"].callback(None)
+        self.assertTrue(ann.closed)
 
     def test_half_closed_idle(self):
         """With no command pending, the server closes when the client closes its sending side."""

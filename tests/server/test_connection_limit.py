@@ -45,6 +45,7 @@ class ConnectionsTests(SynchronousTestCase):
         connections = self.connections((1, "a"), (2, "a"), (3, "b"))
         connections.mark_authenticated(1)
         connections.mark_authenticated(1)
+        self.assertEqual(connections.authenticated_count, 1)
         self.assertEqual(self.evict_all(connections), [3, 2])
         self.assertEqual((len(connections), connections.evict()), (1, None))
         self.assertEqual(connections.authenticated_count, 1)
@@ -117,3 +118,16 @@ class CountedConnectionsTests(SynchronousTestCase):
             (connections.accepted, connections.logins, connections.evicted, len(connections)),
             (3, 1, 2, 0),
         )
+
+    def test_numbers(self):
+        """Each connection has a number while it is there, which no other one gets after it."""
+        connections = CountedConnections()
+        for each in "abc":
+            connections.add(each, each)
+        self.assertEqual(connections.by_number, {1: "a", 2: "b", 3: "c"})
+        connections.remove("b")
+        connections.remove("b")
+        connections.add("d", "d")
+        self.assertEqual(connections.by_number, {1: "a", 3: "c", 4: "d"})
+        self.assertEqual(connections.evict(), "a")
+        self.assertEqual(connections.by_number, {3: "c", 4: "d"})

@@ -8,6 +8,20 @@ from tests.server.harness import ServerTestCase
 class DismissalTests(ServerTestCase):
     """The mailbox is released, and never while a command runs."""
 
+    def test_waiting(self):
+        """A client that waits for nothing is told; the log has the reason."""
+        client = self.logged_in()
+        dismiss(client.server, EndReason.ADMINISTRATOR)
+        self.assertEqual(
+            client.received(),
+            b"-ERR [SYS/TEMP] the server has ended your session, try again later\r\n",
+        )
+        self.assertEqual((client.closed, client.transport.aborted), (True, False))
+        self.assert_released()
+        client.lose()
+        ends = [event["reason"] for event in self.log if event.get("event") == "session"]
+        self.assertEqual(ends, ["by the administrator"])
+
     def test_not_reading(self):
         """The maildrop of a client that does not read is free before its connection is lost."""
         client = self.logged_in()

@@ -30,7 +30,10 @@ class FactoryTests(ServerTestCase):
         self.assertEqual(factory.make_timestamp(), b"<1.2@dewey>")
 
     def test_start(self):
-        """When the first port is open, a checker that asks another server connects to it."""
+        """When the first port is open, a checker that asks another server connects to it.
+
+        The log does not say that the factory starts and stops.
+        """
         asked = []
         self.patch(PortalAuthenticator, "relayed_mechanisms", lambda self: asked.append(self))
         factory = POP3Factory(CommandTable(), Portal(None))
@@ -38,6 +41,7 @@ class FactoryTests(ServerTestCase):
         factory.doStart()
         self.assertEqual(len(asked), 1)
         factory.doStop()
+        self.assertEqual(list(self.log), [])
 
     def test_host(self):
         """The default host name is the machine's."""

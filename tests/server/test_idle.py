@@ -1,6 +1,6 @@
 """The inactivity autologout timer (RFC 1725 section 3)."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.server import idle
 from popserv.server.idle import IdleTimeoutMixin
+from popserv.testing import MemoryTransport
 from tests.server.harness import ServerTestCase
 
 
@@ -23,6 +24,7 @@ class TimerTests(SynchronousTestCase):
             )
         )
     )
+    @example([(0, 30), (1, "activity"), (0, 3), (9, "none")])
     def test_model(self, steps):
         """It expires when that of TimeoutMixin does, and is one call at most."""
         logs = []
@@ -55,6 +57,7 @@ class TimerTests(SynchronousTestCase):
         timed.callLater = clock.callLater
         self.assertEqual(timed.idle_seconds(), 0)
         timed.start_idle_timer(10)
+        self.assertEqual(timed.idle_seconds(), 0)
         clock.advance(4)
         self.assertEqual(timed.idle_seconds(), 4)
         timed.resetTimeout()
@@ -62,6 +65,16 @@ class TimerTests(SynchronousTestCase):
         self.assertEqual(timed.idle_seconds(), 7)
         timed.stop_idle_timer()
         self.assertEqual(timed.idle_seconds(), 0)
+
+    def test_expired(self):
+        """A connection whose timer has expired is closed, and not aborted yet."""
+        clock = Clock()
+        timed = IdleTimeoutMixin()
+        timed.callLater = clock.callLater
+        timed.transport = MemoryTransport()
+        timed.start_idle_timer(10)
+        clock.advance(10)
+        self.assertEqual((timed.transport.disconnecting, timed.transport.aborted), (True, False))
 
     def test_activity(self):
         """Activity does not move the call, which is made again when it comes too early."""
@@ -102,8 +115,9 @@ class IdleTimeoutTests(ServerTestCase):
         ann.send(b"NOOP\r\n")
         ann.clock.advance(599)
         self.assertFalse(ann.closed)
-        ann.clock.advance(2)
+        ann.clock.advance(1)
         self.assertEqual((ann.received(), ann.closed, ann.transport.aborted), (b"", True, False))
+        self.assertIsNone(ann.transport.producer)
         ann.lose()
         self.assert_released()
         self.assertEqual(len(self.store.stored[b"ann"]), 2)
@@ -123,9 +137,15 @@ class IdleTimeoutTests(ServerTestCase):
         ann.send(b"HUGE\r\n")
         ann.clock.advance(601)
         self.assertTrue(ann.closed)
+        ann.clock.advance(29)
         self.assertFalse(ann.transport.aborted)
-        ann.clock.advance(31)
+        ann.clock.advance(1)
         self.assertTrue(ann.transport.aborted)
+        self.assertEqual(ann.server.idle_seconds(), 0)
+        # No more of the body is sent, even if the client reads at last.
+        ann.received()
+        ann.server.resumeProducing()
+        self.assertEqual(ann.received(), b"")
         ann.lose()
         self.assert_released()
 
@@ -154,6 +174,15 @@ class IdleTimeoutTests(ServerTestCase):
         ann.clock.advance(31)
         self.assertTrue(ann.transport.aborted)
 
+    def test_unread_greeting(self):
+        """A client may read the greeting until the timer has expired twice."""
+        self.patch(idle, "unread_octets", lambda transport: 5)
+        client = self.connect()
+        client.clock.advance(601)
+        self.assertFalse(client.closed)
+        client.clock.advance(601)
+        self.assertTrue(client.closed)
+
     def test_new_output(self):
         """Unread octets are compared with those since the last command only."""
         unread = iter([5, 9, 8])
@@ -169,9 +198,11 @@ class IdleTimeoutTests(ServerTestCase):
         """The timer runs while a command waits; the maildrop is released afterwards."""
         self.store.slow = {"open"}
         ann = self.logged_in()
-        ann.send(b"RETR 1\r\n")
+        ann.send(b"RETR 1\r\nNOOP\r\n")
+        self.assertEqual(ann.transport.producerState, "paused")
         ann.clock.advance(601)
-        self.assertTrue(ann.closed)
+        # Over TLS, the end must be read.
+        self.assertEqual((ann.closed, ann.transport.producerState), (True, "producing"))
         ann.lose()
         self.assertEqual(self.store.released, 0)
         self.store.waiting["open"].callback(None)

@@ -70,6 +70,25 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(receiver.events, [3, 1])
         self.assertEqual(receiver.unprocessed_octets, 1)
 
+    def test_one_line(self):
+        """Input is one line if it is whole, not too long, and nothing is to be done before it."""
+        receiver = Ours()
+        for data, expected in (
+            *((b"a\n", True), (b"\n", True), (b"abcd\n", True), (b"abcde\n", False)),
+            *((b"", False), (b"a", False), (b"a\nb", False), (b"a\n\n", False), (b"\na", False)),
+        ):
+            self.assertIs(receiver.is_one_line(data), expected, data)
+        within = []
+        receiver.lineReceived = lambda line: within.append(receiver.is_one_line(b"a\n"))
+        receiver.dataReceived(b"x\n")
+        self.assertEqual(within, [False])
+        receiver.pauseProducing()
+        self.assertFalse(receiver.is_one_line(b"a\n"))
+        receiver.resumeProducing()
+        self.assertTrue(receiver.is_one_line(b"a\n"))
+        receiver.dataReceived(b"x")
+        self.assertFalse(receiver.is_one_line(b"a\n"))
+
     def test_put_back(self):
         """A line that is too long may be put back, once it is permitted."""
         receiver = Ours()

@@ -66,10 +66,16 @@ class InputTests(ServerTestCase):
         ann = self.logged_in()
         ann.server.dataReceived(b"NOOP\r\n" * 118)
         self.assertEqual(ann.received().count(b"+OK"), 50)
+        calls = [call.getTime() for call in ann.clock.getDelayedCalls()]
+        self.assertEqual(min(calls), ann.clock.seconds())
         ann.clock.advance(0)
         self.assertEqual(ann.received().count(b"+OK"), 68)
         ann.server.dataReceived(b"RETR 1\r\n" * 6)
         self.assertEqual(ann.received().count(b"+OK"), 5)
+        ann.clock.advance(0)
+        self.assertEqual(ann.received().count(b"+OK"), 1)
+        ann.server.dataReceived(b"RETR 1\r\n" * 4 + b"NOOP\r\n" * 11)
+        self.assertEqual(ann.received().count(b"+OK"), 4 + 10)
         ann.clock.advance(0)
         self.assertEqual(ann.received().count(b"+OK"), 1)
         ann.server.OCTETS_PER_LINE = 12
@@ -107,6 +113,23 @@ class InputTests(ServerTestCase):
 
         ann.transport.write = write_and_wait
         self.assertEqual(ann.send(b"NOOP\r\nDELE 1\r\nNOOP\r\n").count(b"+OK"), 3)
+
+    def test_more_input_within_a_packet(self):
+        """A transport may pass on more input while the replies to a packet are written."""
+        self.patch(reply_writer, "WRITE_SIZE", 1)
+        ann = self.logged_in()
+        write, more = ann.transport.write, [b"DELE 2\r\nST", b"AT\r\n"]
+
+        def write_and_receive(octets):
+            write(octets)
+            if more:
+                ann.server.dataReceived(more.pop(0))
+
+        ann.transport.write = write_and_receive
+        self.assertEqual(
+            ann.send(b"DELE 1\r\nNOOP\r\n"),
+            b"+OK message 1 deleted\r\n+OK nothing done\r\n+OK message 2 deleted\r\n+OK 0 0\r\n",
+        )
 
     def test_turns_without_pipelining(self):
         """A client that waits for each reply is never paused."""
@@ -163,6 +186,11 @@ class InputTests(ServerTestCase):
         for _ in range(5):
             ann.send(b"NOOP\r\n")
         self.assertEqual(self.prepared, 1 + 3)
+        ann.lose()
+        never_quick = self.quick_client()
+        for _ in range(5):
+            never_quick.send(b"NOOP\r\n")
+        self.assertEqual(self.prepared, 3)
 
     def test_other_transports_prepare_nothing(self):
         """Without a socket of its own, a transport gets its input from the reactor only."""
@@ -213,6 +241,18 @@ class InputTests(ServerTestCase):
             self.assertFalse(ann.closed)
         ann.send(b"BOGUS\r\n")
         self.assertTrue(ann.closed)
+        self.assertTrue(self.connect(*[b"BOGUS"] * 20).closed)
+
+    def test_count_of_bad_commands(self):
+        """Each valid command resets the count, whatever its reply is."""
+        for valid in (b"NOOP\r\n", b"RETR 1\r\n", b"RETR 99\r\n"):
+            ann = self.logged_in()
+            ann.send(b"BOGUS\r\n" * 19 + valid)
+            ann.send(b"BOGUS\r\n" * 19)
+            self.assertFalse(ann.closed, valid)
+            ann.send(b"BOGUS\r\n")
+            self.assertTrue(ann.closed, valid)
+            ann.lose()
 
     def test_negative_replies(self):
         """Valid commands with negative replies are not counted as bad commands."""

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory, ISSLTransport
+from twisted.internet.protocol import Protocol
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -114,21 +115,30 @@ class HeaderTests(ProxyCase):
             self.assertTrue(client.received().startswith(sent), octets)
             waits = client.server.__class__ is proxy.HeaderReceiver
             self.assertEqual(waits, not sent)
+            self.assertEqual(list(self.factory.connections), [client.server])
             if waits:
                 self.assertEqual(client.send(LINE[len(octets) :]), GREETING)
+            self.clock.advance(6)
+            self.assertFalse(client.transport.aborted)
+            client.lose()
         self.patch(proxy, "receive_now", lambda transport: b"NOOP\r\n")
         self.assertTrue(self.through_proxy().transport.aborted)
+        self.clock.advance(6)
         self.assertEqual(len(self.rejections()), 1)
+        self.assertEqual(len(self.factory.connections), 0)
 
     def test_start(self):
-        """The factory starts and stops the other one with itself."""
+        """The factory starts and stops the other one with itself, without a line in the log."""
         calls = []
         self.factory.startFactory = lambda: calls.append("start")
         self.factory.stopFactory = lambda: calls.append("stop")
         self.proxy.doStart()
-        self.assertEqual((calls, self.factory.numPorts), (["start"], 1))
+        ports = (self.factory.numPorts, self.proxy.numPorts)
+        self.assertEqual((calls, ports), (["start"], (1, 1)))
         self.proxy.doStop()
-        self.assertEqual((calls, self.proxy.numPorts), (["start", "stop"], 0))
+        ports = (self.factory.numPorts, self.proxy.numPorts)
+        self.assertEqual((calls, ports), (["start", "stop"], (0, 0)))
+        self.assertEqual(self.lines(), [])
 
     def test_greeting(self):
         """The greeting is sent after the header, and not before."""
@@ -236,14 +246,35 @@ class HeaderTests(ProxyCase):
 
     def test_log_limit(self):
         """At most 20 rejected connections are logged in a minute, and that there were more."""
-        more = "more connections without a valid PROXY header are not logged for 60 s"
+        more = "more connections without a valid PROXY header are not logged for 41 s"
         for n in range(1, 51):
             self.through_proxy(peer=REMOTE_PEER)
             self.assertEqual(len(self.rejections()), min(n, 20))
+            self.clock.advance(1)
         self.assertEqual(self.lines().count(more), 1)
-        self.clock.advance(60)
+        self.clock.advance(10)
         self.through_proxy(peer=REMOTE_PEER)
         self.assertEqual(len(self.rejections()), 21)
+
+    def test_rest(self):
+        """What follows the header goes to the other protocol, unless that has closed at once."""
+        for octets, closes, expected in (
+            (LINE, False, []),
+            (LINE + b"NOOP\r\n", False, [b"NOOP\r\n"]),
+            (LINE + b"NOOP\r\n", True, []),
+        ):
+            received = []
+
+            def build(address, received=received, closes=closes):
+                protocol = Protocol()
+                protocol.dataReceived = received.append
+                if closes:
+                    protocol.connectionMade = lambda: protocol.transport.loseConnection()
+                return protocol
+
+            self.factory.buildProtocol = build
+            self.through_proxy(octets)
+            self.assertEqual(received, expected)
 
     def test_refused(self):
         """A factory that closes a connection at once gets nothing of what follows the header."""

@@ -3,10 +3,101 @@
 import socket
 
 from twisted.internet import reactor
+from twisted.internet.defer import fail
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv.messages.framing import MessageFramer
+from popserv.server import reply_writer
+from popserv.server.body import WRITE_SIZE
+from popserv.server.reply_writer import ReplyWriter
 from tests.server.harness import ONE_AND_NOOP, ServerTestCase
+from tests.server.test_body import Body
+
+
+class WriterTests(SynchronousTestCase):
+    """ReplyWriter."""
+
+    def setUp(self):
+        """Record what is written, and whether it is the last."""
+        self.written = []
+
+        def write(transport, octets, *, is_last=False):
+            self.written.append((octets, is_last))
+
+        self.patch(reply_writer, "write_now", write)
+        self.writer = ReplyWriter(object())
+
+    def test_batch(self):
+        """Octets are collected until there are 64 KiB of them, and then anew."""
+        self.writer.is_batching = True
+        for discards in (False, True, False):
+            self.written.clear()
+            self.writer.write(b"x" * (WRITE_SIZE - 1))
+            if discards:
+                self.writer.discard()
+                self.writer.write(b"x" * (WRITE_SIZE - 1))
+            self.assertEqual(self.written, [])
+            self.writer.write(b"y")
+            self.assertEqual(self.written, [(b"x" * (WRITE_SIZE - 1) + b"y", False)])
+            # A flush before that begins a new batch, too.
+            self.writer.write(b"z")
+            self.writer.flush()
+        self.writer.write(b"last")
+        self.writer.flush(is_last=True)
+        self.assertEqual(self.written[1:], [(b"z", False), (b"last", True)])
+
+    def test_discard(self):
+        """What was discarded is not written."""
+        self.writer.is_batching = True
+        self.writer.write(b"x")
+        self.writer.discard()
+        self.writer.flush()
+        self.assertEqual(self.written, [])
+
+    def test_write_later(self):
+        """Octets for later wait for a flush, and those after it do not."""
+        self.writer.write_later(b"a")
+        self.assertEqual(self.written, [])
+        self.writer.flush()
+        self.writer.write(b"b")
+        self.assertEqual(self.written, [(b"a", False), (b"b", False)])
+
+    def send_body(self, chunks):
+        """Send a body; return a list of its end, and the body."""
+        ended, body = [], Body(*chunks)
+        self.writer.send_body(
+            b"+OK\r\n", body, MessageFramer(), Clock().callLater, lambda *end: ended.append(end)
+        )
+        return ended, body
+
+    def test_body(self):
+        """A body is there until its last octet is written."""
+        self.assertFalse(self.writer.resume())
+        self.writer.pause()
+        ended, body = self.send_body([b"a\n"])
+        self.assertEqual((ended, body.read, self.written), ([], 0, []))
+        self.assertTrue(self.writer.resume())
+        self.assertEqual((ended, self.written), ([(None, True)], [(b"+OK\r\na\r\n.\r\n", False)]))
+        self.assertFalse(self.writer.resume())
+        self.assertFalse(self.writer.drop_body())
+
+    def test_stopped_body(self):
+        """A body that was stopped or dropped is closed, and not read again."""
+        for stop in (self.writer.stop_body, self.writer.drop_body):
+            self.writer.pause()
+            ended, body = self.send_body([b"a\n"])
+            stop()
+            self.writer.resume()
+            self.assertEqual((ended, body.read, body.closed, self.written), ([], 0, 1, []))
+        self.assertFalse(self.writer.resume())
+        self.send_body([])
+        self.written.clear()
+        self.writer.pause()
+        self.send_body([b"a\n"])
+        self.assertTrue(self.writer.drop_body())
+        self.assertFalse(self.writer.drop_body())
 
 
 class OutputTests(ServerTestCase):
@@ -85,6 +176,23 @@ class OutputTests(ServerTestCase):
         """A body that fails later aborts the connection, without the terminating dot."""
         ann = self.logged_in()
         self.assertNotIn(b"\r\n.\r\n", ann.send(b"TRUNCATED\r\nNOOP\r\n"))
+        self.assertTrue(ann.transport.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        ann.lose()
+        self.assert_released()
+
+    def test_nothing_after_failure(self):
+        """What waits in the batch when a body fails is not sent."""
+        start, end = b"x\n" * 40_000, b"the end\n"
+        self.store.deliver(b"ann", start + end)
+        ann = self.logged_in()
+
+        async def opened(message):
+            return [start, end, fail(OSError("disk"))]
+
+        ann.server.session.mailbox.open = opened
+        sent = ann.send(b"RETR 3\r\nNOOP\r\n")
+        self.assertEqual(sent, b"+OK 120009 octets\r\n" + start.replace(b"\n", b"\r\n"))
         self.assertTrue(ann.transport.aborted)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         ann.lose()

@@ -1,16 +1,22 @@
 """Tests of popserv.server.session_events: the log lines of logins and sessions."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, NoSuchMessage
+from popserv.auth.credentials import ExchangeAborted
+from popserv.core.session import State
+from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, MessageChanged, NoSuchMessage
+from popserv.server import session_events
 from popserv.server.session_events import (
     EndReason,
     SessionEvents,
@@ -82,6 +88,18 @@ class SessionTests(SessionLogCase):
         names = ("peer", "user", "reason", "retrieved", "octets", "removed", "left")
         self.assertEqual([end[name] for name in names], ["UNIX socket", "ann", "QUIT", 1, 5, 1, 1])
         self.assertGreaterEqual(end["seconds"], 0)
+
+    def test_seconds(self):
+        """The duration of a session is rounded to milliseconds."""
+        clock = Clock()
+        clock.advance(1000)
+        self.patch(session_events, "monotonic", clock.seconds)
+        self.assertEqual(SessionEvents(StringTransport()).login_time, 0)
+        ann = self.logged_in()
+        self.assertEqual(ann.server.events.login_time, 1000)
+        clock.advance(7.12345)
+        ann.lose()
+        self.assertEqual(self.last_event()["seconds"], 7.123)
 
     def test_not_retrieved(self):
         """A message that was not sent to the end does not count."""
@@ -230,6 +248,55 @@ class FailureTests(SessionLogCase):
             )
         line, _ = self.log_failure(LoginFailed())
         self.assertEqual(line, '192.0.2.1:4321: login of "ann" by PASS failed: rejected')
+
+    def test_aborted(self):
+        """A login that the client aborts is no failed login, and no warning."""
+        self.assertEqual(
+            self.log_failure(LoginFailed(), ExchangeAborted("authentication cancelled")),
+            (
+                '192.0.2.1:4321: login of "ann" by PASS aborted: authentication cancelled',
+                LogLevel.info,
+            ),
+        )
+
+    def test_other_failures(self):
+        """What is not the failure of a command is logged with the client, too."""
+        session = make_session()
+        session.name = b"ann"
+        changed = MessageChanged()
+        changed.__cause__ = ValueError("it has more than 5 octets")
+        events = SessionEvents(StringTransport(peerAddress=REMOTE_PEER))
+        events.log_failed_handshake("no shared cipher")
+        events.log_failed_body(session, Failure(changed))
+        events.log_failed_discard(Failure(OSError("disk")))
+        self.assertEqual(
+            [line.split("\n")[0] for line in self.lines()],
+            [
+                "192.0.2.1:4321: TLS handshake failed: no shared cipher",
+                '192.0.2.1:4321: a message of "ann" has changed, connection aborted: '
+                "it has more than 5 octets",
+                "192.0.2.1:4321: cannot discard the sizes of messages",
+            ],
+        )
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_no_name(self):
+        """A client that has sent no name, or an empty one, has an empty name in each line."""
+        session = make_session()
+        session.mailbox = SimpleNamespace(messages=())
+        refused = NoSuchMessage()
+        refused.__cause__ = OSError("disk")
+        aborted = LoginFailed()
+        aborted.__cause__ = ExchangeAborted()
+        for name in (None, b""):
+            session.name, session.state = name, State.TRANSACTION
+            events = SessionEvents(StringTransport(peerAddress=REMOTE_PEER))
+            events.log_login(session)
+            events.log_end(session)
+            for error in (LoginFailed(), aborted, MaildropBusy(), refused):
+                events.log_failure(session, Failure(error))
+            events.log_failed_body(session, Failure(MessageChanged()))
+            self.assertEqual(['""' in line for line in self.lines()], [True] * 7)
 
     def test_in_use(self):
         """[IN-USE] is logged with the client and the user, but is no warning."""
