@@ -39,7 +39,7 @@ class Host:
         """Keep an update."""
         self.received.append(update)
 
-    def fail(self, secret):
+    def record_failure(self, secret):
         """Record a failed login; return the factor of its delay."""
         return self.penalties.record_failure(NETWORK, [b"ann", secret])
 
@@ -65,17 +65,17 @@ class FactsTests(DatabaseCase):
 
     async def test_penalties(self):
         """A failure on one host counts on the other, and once if it is repeated there."""
-        self.assertEqual([self.one.fail(secret) for secret in (b"1", b"2")], [1, 2])
+        self.assertEqual([self.one.record_failure(secret) for secret in (b"1", b"2")], [1, 2])
         await self.exchange()
         self.assertEqual(self.two.penalties.delay_factor(NETWORK), 4)
-        self.assertEqual(self.two.fail(b"1"), 1)
-        self.assertEqual(self.two.fail(b"3"), 4)
+        self.assertEqual(self.two.record_failure(b"1"), 1)
+        self.assertEqual(self.two.record_failure(b"3"), 4)
         await self.exchange()
         self.assertEqual(self.one.penalties.delay_factor(NETWORK), 7.5)
 
     async def test_expiry(self):
         """Failures expire everywhere ten minutes after they have occurred."""
-        self.one.fail(b"1")
+        self.one.record_failure(b"1")
         await self.exchange()
         for host in (self.one, self.two):
             host.ahead += FAILURE_LIFETIME - 5
@@ -85,7 +85,7 @@ class FactsTests(DatabaseCase):
 
     async def test_known_name(self):
         """A name that has logged in from a network with failures is known on all hosts."""
-        self.one.fail(b"1")
+        self.one.record_failure(b"1")
         self.one.penalties.record_success(NETWORK, b"\xffnn")
         await self.exchange()
         self.assertTrue(self.two.penalties.is_known_name(NETWORK, b"\xffnn"))
@@ -126,7 +126,7 @@ class FactsTests(DatabaseCase):
 
     async def test_newcomer(self):
         """A process that has just started learns what was told in the last ten minutes."""
-        self.one.fail(b"1")
+        self.one.record_failure(b"1")
         self.one.bus.publish("colours", "red")
         await self.exchange()
         minute = "UPDATE fact SET at = at - interval '1 minute'"
@@ -134,7 +134,7 @@ class FactsTests(DatabaseCase):
         three = self.host(7.0)
         await three.facts.exchange()
         self.assertEqual(three.received, ["red"])
-        self.assertEqual(three.fail(b"1"), 1)
+        self.assertEqual(three.record_failure(b"1"), 1)
         self.assertEqual(three.penalties.delay_factor(NETWORK), 2)
         three.ahead += FAILURE_LIFETIME - 30
         await self.database.execute(minute)

@@ -58,7 +58,7 @@ class SharedUsersTests(TestCase):
         connection.ask(b"USER ann")
         return connection.ask(b"PASS " + password)
 
-    def fail(self, host, password, address="192.0.2.7"):
+    def fail_to_log_in(self, host, password, address="192.0.2.7"):
         """Log in with a wrong password from a network, and do not wait for the reply."""
         header = f"PROXY TCP4 {address} 192.0.2.1 4321 110\r\n".encode()
         connection = Connection(("127.0.0.1", host.port), header=header)
@@ -96,10 +96,10 @@ class SharedUsersTests(TestCase):
     def test_penalties(self):
         """Failed logins on one host delay those on the other."""
         for password in (b"1", b"2"):
-            self.fail(self.one, password)
+            self.fail_to_log_in(self.one, password)
         # What is told later is known later.
-        self.fail(self.one, b"3", "192.0.2.8")
+        self.fail_to_log_in(self.one, b"3", "192.0.2.8")
         until(lambda: self.networks("mx2") == 2, "the other host")
-        self.fail(self.two, b"3")
+        self.fail_to_log_in(self.two, b"3")
         until(lambda: "192.0.2.7: repeated login failures" in self.two.log, "the delay")
         self.assertNotIn("repeated login failures", self.one.log)

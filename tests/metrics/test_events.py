@@ -78,7 +78,7 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
         self.client = self.logged_in()
         self.mailbox = self.client.server.session.mailbox
 
-    def fail(self, method, error):
+    def let_fail(self, method, error):
         """Have a method of the mailbox fail."""
 
         async def failing(*_):
@@ -92,7 +92,7 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
 
     def test_commands(self):
         """What clients do wrong is no failure of the store, nor what other programs do."""
-        self.fail("open", NoSuchMessage())
+        self.let_fail("open", NoSuchMessage())
         for line in (b"RETR 9", b"X", b"RETR 1", b"TOP 1 0", b"DELE x"):
             self.client.send(line + b"\r\n")
         self.assertEqual(self.errors(), {})
@@ -100,7 +100,7 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
     def test_read(self):
         """A message that cannot be opened is one."""
         for at, error in enumerate((OSError("disk"), MessageChanged()), 1):
-            self.fail("open", error)
+            self.let_fail("open", error)
             self.assertIn(b"-ERR", self.client.send(b"RETR 1\r\n"))
             self.assertEqual(self.errors(), {("read",): at})
         self.flushLoggedErrors(OSError)
@@ -139,7 +139,7 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
         self.client.lose()
         self.client = self.logged_in(b"DELE 1")
         self.mailbox = self.client.server.session.mailbox
-        self.fail("remove", error)
+        self.let_fail("remove", error)
         return self.client
 
     def test_release(self):

@@ -28,7 +28,7 @@ class OutagesTests(SynchronousTestCase):
 
         return Deferred.fromCoroutine(self.outages.watch(asking()))
 
-    def fail(self, problem):
+    def find_unavailable(self, problem):
         """Ask a server that is away."""
         error = self.failureResultOf(self.ask(ServerUnavailable(problem)), TryLater).value
         self.assertIsNone(error.__cause__)
@@ -40,7 +40,7 @@ class OutagesTests(SynchronousTestCase):
     def test_logged_once(self):
         """An outage is one line and a short text, until the server answers."""
         for problem in ("first\nline" + "x" * 1000, "second"):
-            self.fail(problem)
+            self.find_unavailable(problem)
         (line,) = self.lines()
         start = (
             "/file: the database cannot be asked, and logins are refused until it can: first\\nl"
@@ -50,25 +50,25 @@ class OutagesTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.ask("yes")), "yes")
         self.successResultOf(self.ask("yes"))
         self.assertEqual(self.lines()[1:], ["/file: the database answers again"])
-        self.fail("third")
+        self.find_unavailable("third")
         self.assertIn(": third", self.lines()[2])
 
     def test_refusal(self):
         """A refusal is an answer, and ends an outage."""
-        self.fail("first")
+        self.find_unavailable("first")
         self.failureResultOf(self.ask(UnauthorizedLogin()), UnauthorizedLogin)
         self.assertEqual(self.lines()[1:], ["/file: the database answers again"])
 
     def test_not_asked(self):
         """A login that is refused without asking says nothing of the server."""
-        self.fail("first")
+        self.find_unavailable("first")
         self.failureResultOf(self.ask(NotAsked("no such name")), NotAsked)
-        self.fail("second")
+        self.find_unavailable("second")
         self.assertEqual(len(self.lines()), 1)
 
     def test_other_errors(self):
         """An error that is not the server's is passed on, and says nothing of the server."""
         for error in (TryLater(), TypeError()):
-            self.fail("first")
+            self.find_unavailable("first")
             self.failureResultOf(self.ask(error), type(error))
             self.assertEqual(len(self.lines()), 1)
