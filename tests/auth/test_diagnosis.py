@@ -47,6 +47,8 @@ class SQLTests(DatabaseCase):
     async def test_right(self):
         """A database that answers with the columns has nothing wrong with it."""
         self.assertEqual(await self.findings(), [])
+        query = "SELECT 'a' AS name, '' AS password, 'b' AS userdb_home, 1 AS nologin WHERE :user"
+        self.assertEqual(await self.findings(query=query), [])
 
     async def test_columns(self):
         """Columns that are missing, or would refuse every user, are errors."""

@@ -70,7 +70,11 @@ HARMLESS_PREFIXES = ("userdb_", "event_", "forward_")
 
 def is_field(name: str) -> bool:
     """Return whether a name is that of an extra field."""
-    return name in EVALUATED or name in REFUSING or name in HARMLESS
+    return name in EVALUATED or name in REFUSING or _is_harmless(name)
+
+
+def _is_harmless(name: str) -> bool:
+    return name in HARMLESS or name.startswith(HARMLESS_PREFIXES)
 
 
 class Rules(NamedTuple):
@@ -160,7 +164,7 @@ def name_of(word: bytes) -> str:
 
 def add_field(rules: Rules, name: str, value: bytes) -> Rules:
     """Return the rules with those of one more field; the first reason to refuse stays."""
-    if name.startswith(HARMLESS_PREFIXES) or name in HARMLESS or rules.refusal:
+    if _is_harmless(name) or rules.refusal:
         return rules
     if name in REFUSING:
         return rules._replace(refusal=f"{name} is set{REFUSING[name]}")
