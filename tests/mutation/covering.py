@@ -48,6 +48,9 @@ ALSO = {
     "popserv/auth": ("tests.auth.users.test_service", "tests.commands.test_rfc1225"),
     "popserv/auth/dovecot": ("tests.auth.test_diagnosis.DovecotTests",),
     "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
+    "popserv/auth/services": ("tests.auth.test_diagnosis.ServicesTests",),
+    "popserv/auth/sql": ("tests.auth.test_diagnosis.SQLTests",),
+    "popserv/auth/users": ("tests.auth.passwords.test_checker.SameWorkTests",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
     "popserv/server": (

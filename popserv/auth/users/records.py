@@ -44,7 +44,7 @@ def service_user(name: bytes, fields: Mapping[bytes, bytes]) -> User:
 def _with_field(rules: Rules, field: str, value: object) -> Rules:
     if value is None or (isinstance(value, int) and not value):
         return rules
-    if value is True or (isinstance(value, int) and value == 1 and field in _FLAGS):
+    if isinstance(value, int) and value == 1 and field in _FLAGS:
         value = b"yes"
     octets = octets_of(str(value) if isinstance(value, int) else value)
     if octets is None:

@@ -1,5 +1,8 @@
 """Tests of popserv.auth.users.extra_fields."""
 
+import time
+from unittest import mock
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +15,7 @@ from popserv.auth.users.extra_fields import (
     PREFIX,
     REFUSING,
     Rules,
+    is_field,
     parse_rules,
 )
 from popserv.core.connection_details import ConnectionDetails
@@ -67,17 +71,18 @@ class ColumnsTests(SynchronousTestCase):
 
     def test_misplaced(self):
         """A restriction in a wrong column refuses, although Dovecot ignores it there."""
-        for columns in (
-            b"nologin",
-            b":nologin",
-            b":::: nologin",
-            b"allow_nets=10.0.0.0/8",
-            b":::::: nologin",
-            b"::::::allow_nets=local",
-            b"::fail::::",
-            b"::gone away nologin=y::::",
+        for columns, name in (
+            (b"nologin", "nologin"),
+            (b":nologin", "nologin"),
+            (b":::: nologin", "nologin"),
+            (b"allow_nets=10.0.0.0/8", "allow_nets"),
+            (b":::::: nologin", "nologin"),
+            (b"::::::allow_nets=local", "allow_nets"),
+            (b"::fail::::", "fail"),
+            (b"::gone away nologin=y::::", "nologin"),
         ):
-            self.assertIn("must be in the eighth field", parse_rules(columns).refusal, columns)
+            reason = f"{name} must be in the eighth field of the line, after seven colons"
+            self.assertEqual(parse_rules(columns).refusal, reason, columns)
 
     @given(st.lists(st.sampled_from([b":", b" ", b"=", b"nologin", b"user", b"%", b"\xff"])))
     def test_any(self, parts):
@@ -106,6 +111,13 @@ class FieldsTests(SynchronousTestCase):
         names = [*EVALUATED, *REFUSING, *HARMLESS]
         self.assertEqual(len(names), len(set(names)))
         self.assertFalse([name for name in names if name.startswith(HARMLESS_PREFIXES)])
+
+    def test_is_field(self):
+        """The names of fields are told from others."""
+        for name in (*EVALUATED, *REFUSING, *HARMLESS, *(each + "x" for each in HARMLESS_PREFIXES)):
+            self.assertIs(is_field(name), True, name)
+        for name in ("", "quota", "NoLogin", "popserv_"):
+            self.assertIs(is_field(name), False, name)
 
     def test_unknown(self):
         """An unknown field refuses and is named; a word that is not like a name is not logged."""
@@ -220,6 +232,14 @@ class DelayTests(SynchronousTestCase):
         """The reason has the time in UTC."""
         reason = rules(b"delay_until=1700000000").refusal_of(NOBODY, 0)
         self.assertEqual(reason, "delay_until is 2023-11-14T22:13:20Z")
+
+    def test_formatted_once(self):
+        """The time is formatted once, so that these refusals take as long as others."""
+        parsed = rules(b"delay_until=1700000001")
+        with mock.patch("time.strftime", wraps=time.strftime) as strftime:
+            for _ in range(3):
+                self.assertIn("delay_until is ", parsed.refusal_of(NOBODY, 0))
+        self.assertLessEqual(strftime.call_count, 1)
 
     def test_invalid(self):
         """What is not a time refuses for good, as in Dovecot."""

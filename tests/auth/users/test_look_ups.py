@@ -1,5 +1,7 @@
 """Tests of popserv.auth.users.look_ups."""
 
+from threading import current_thread
+
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -61,5 +63,6 @@ class ThreadsTests(TestCase):
     """The threads."""
 
     async def test_threads(self):
-        """By default a function is called in a thread."""
-        self.assertEqual(await LookUps("test", 60, 1).run(len, "abc"), 3)
+        """By default a function is called in a thread, for which no process waits at its end."""
+        called = LookUps("test", 60, 1).run(lambda text: (text, current_thread().daemon), "abc")
+        self.assertEqual(await called, ("abc", True))

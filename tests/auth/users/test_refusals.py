@@ -1,10 +1,12 @@
 """Tests of popserv.auth.users.refusals."""
 
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv.auth.users import refusals
 from popserv.auth.users.refusals import MAX_DELAY, PERIOD, EvenRefusals, SlowestRefusal
 from popserv.errors import TryLater
 
@@ -40,6 +42,11 @@ class EvenRefusalsTests(SynchronousTestCase):
         self.assertEqual(self.seconds_of(1, "ann"), 1)
         self.assertEqual(self.seconds_of(1, TryLater), 1)
 
+    def test_limit(self):
+        """A refusal that has taken longer than the limit is not delayed."""
+        self.assertEqual(self.seconds_of(MAX_DELAY + 0.5), MAX_DELAY + 0.5)
+        self.assertEqual(self.seconds_of(1), MAX_DELAY)
+
     def test_slowest(self):
         """The slowest refusal counts for ten to twenty minutes, and up to a limit."""
         slowest = SlowestRefusal()
@@ -47,10 +54,10 @@ class EvenRefusalsTests(SynchronousTestCase):
         self.assertEqual(slowest.record(3, now), 3)
         self.assertEqual(slowest.record(1, now + PERIOD - 1), 3)
         self.assertEqual(slowest.record(1, now + PERIOD), 3)
-        self.assertEqual(slowest.record(1, now + 2 * PERIOD), 1)
+        self.assertEqual(slowest.record(0.5, now + 2 * PERIOD), 1)
         self.assertEqual(slowest.record(5, now + 2 * PERIOD), 5)
-        self.assertEqual(slowest.record(1, now + 5 * PERIOD), 1)
-        self.assertEqual(slowest.record(100, now + 5 * PERIOD), MAX_DELAY)
+        self.assertEqual(slowest.record(0.5, now + 4.5 * PERIOD), 0.5)
+        self.assertEqual(slowest.record(100, now + 4.5 * PERIOD), MAX_DELAY)
 
 
 class ReactorTests(TestCase):
@@ -63,3 +70,14 @@ class ReactorTests(TestCase):
             return b"ann"
 
         self.assertEqual(await EvenRefusals().watch(checking()), b"ann")
+
+    async def test_limit(self):
+        """It is not asked for a delay of a refusal that has taken longer than the limit."""
+        self.patch(refusals, "MAX_DELAY", 0)
+
+        async def checking():
+            await deferLater(reactor, 0)
+            raise UnauthorizedLogin
+
+        with self.assertRaises(UnauthorizedLogin):
+            await EvenRefusals().watch(checking())

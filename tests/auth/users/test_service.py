@@ -90,6 +90,7 @@ class PasswordServiceTests(SynchronousTestCase):
     def test_remembered(self):
         """A password is asked about once in a while, for each address and kind of connection."""
         service = Service()
+        self.assertEqual(service.cache_seconds, 0)
         for seconds, asked in ((0, 2), (30, 1)):
             service.asked.clear()
             service.cache_seconds = seconds
