@@ -2,19 +2,39 @@
 
 import codecs
 import errno
+import fcntl
 import os
 import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from unittest import SkipTest, mock
 
 import popserv
 from popserv.auth.passwords import users_file_editing
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError
-from popserv.auth.passwords.users_file_editing import abandoned_copy, remove_user, set_secret
+from popserv.auth.passwords.users_file_editing import (
+    abandoned_copy,
+    read_records,
+    remove_user,
+    set_secret,
+)
 from tests.auth.passwords.test_users_file import UsersFileCase
 from tests.auth.test_names import BAD_NAMES
+
+COPY = f".users-new-{os.uname().nodename}"
+"""The name of the edited copy."""
+
+
+class ReadingTests(UsersFileCase):
+    """read_records."""
+
+    def test_records(self):
+        """Of each name it is the first line, without a line end; a byte order mark is no name."""
+        self.write(codecs.BOM_UTF8 + b"ann:{PLAIN}a:1:2\r\nbob:{PLAIN}b\nann:{PLAIN}c\nalone\n")
+        expected = {b"ann": b"{PLAIN}a:1:2", b"bob": b"{PLAIN}b", b"alone": b"", b"": b""}
+        self.assertEqual(read_records(self.path), expected)
 
 
 class EditingTests(UsersFileCase):
@@ -126,10 +146,42 @@ class EditingTests(UsersFileCase):
 
     def test_modes_kept(self):
         """The permissions of owner and group are kept, those of other users are removed."""
-        for before, after in ((0o640, 0o640), (0o600, 0o600), (0o660, 0o660), (0o644, 0o640)):
+        for before, after in (
+            *((0o640, 0o640), (0o600, 0o600), (0o660, 0o660)),
+            *((0o644, 0o640), (0o777, 0o660)),
+        ):
             self.write(b"ann:{PLAIN}a\n", before)
             set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
             self.assertEqual(self.mode(), after)
+
+    def test_private(self):
+        """Until the copy has the permissions of the file, only its owner can access it."""
+        self.addCleanup(os.umask, os.umask(0))
+        self.write(b"ann:{PLAIN}a\n", 0o640)
+        modes, change = [], os.fchmod
+
+        def fchmod(fd, mode):
+            modes.append(stat.S_IMODE(os.fstat(fd).st_mode))
+            change(fd, mode)
+
+        with mock.patch.object(users_file_editing.os, "fchmod", fchmod):
+            set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+        self.assertEqual((modes, self.mode()), ([0o600], 0o640))
+
+    def test_synced(self):
+        """The whole copy is on disk before it replaces the file, and the directory after that."""
+        self.write(b"ann:{PLAIN}a\n")
+        synced = []
+
+        def fsync(fd):
+            files = {path.name: path.read_bytes() for path in Path(self.directory).iterdir()}
+            synced.append((stat.S_ISDIR(os.fstat(fd).st_mode), files))
+
+        with mock.patch.object(users_file_editing.os, "fsync", fsync):
+            set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+        before, after = ({".users": b"ann:{PLAIN}%b\n" % each} for each in (b"a", b"b"))
+        copy = {COPY: after[".users"]}
+        self.assertEqual(synced, [(False, {**before, **copy}), (True, after)])
 
     def test_owner_kept(self):
         """If root edits a file, its owner and group are kept."""
@@ -161,11 +213,13 @@ class EditingTests(UsersFileCase):
         self.assertEqual(set(UsersFile(link).read().password_fields), {b"ann", b"bob"})
 
     def test_no_directory(self):
-        """If the directory does not exist, the error names the file."""
-        path = os.path.join(self.directory, "none", "users")
-        error = self.error_of(set_secret, path, b"ann", b"{PLAIN}s3cret", new=True)
-        self.assertIn(f"cannot write {path}: ", error)
-        self.assertNotIn("s3cret", error)
+        """If the directory does not exist, or is none, the error names the file."""
+        os.mkfifo(os.path.join(self.directory, "fifo"))
+        for directory in ("none", "fifo"):
+            path = os.path.join(self.directory, directory, "users")
+            error = self.error_of(set_secret, path, b"ann", b"{PLAIN}s3cret", new=True)
+            self.assertIn(f"cannot write {path}: ", error)
+            self.assertNotIn("s3cret", error)
 
     def test_interrupted(self):
         """If an edit fails at any step, the old file stays, and no temporary file is left."""
@@ -197,7 +251,7 @@ class EditingTests(UsersFileCase):
                 [sys.executable, "-c", script, self.path, step], env=environment, check=False
             )
             self.assertEqual(done.returncode, -signal.SIGKILL)
-            copy = os.path.join(self.directory, f".users-new-{os.uname().nodename}")
+            copy = os.path.join(self.directory, COPY)
             self.assertEqual(abandoned_copy(self.path), copy)
             self.assertEqual(stat.S_IMODE(os.stat(copy).st_mode), 0o600)
             set_secret(self.path, b"cid", b"{PLAIN}c", new=True)
@@ -205,6 +259,17 @@ class EditingTests(UsersFileCase):
             self.assertEqual(self.content(), before + b"cid:{PLAIN}c\n")
             self.assertEqual(os.listdir(self.directory), [".users"])
             self.assertIsNone(abandoned_copy(self.path))
+
+    def test_copy_in_use(self):
+        """A copy that a command is writing is not abandoned; without a directory there is none."""
+        Path(self.directory, COPY).touch()
+        fd = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        self.assertIsNone(abandoned_copy(self.path))
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        self.assertEqual(abandoned_copy(self.path), os.path.join(self.directory, COPY))
+        self.assertIsNone(abandoned_copy(os.path.join(self.directory, "none", "users")))
 
     def test_not_found(self):
         """A file that is there, although the system has said that it is not, is not replaced."""
