@@ -62,7 +62,7 @@ class SQLTests(DatabaseCase):
         """A query that fails is an error, and so is a database that is not there."""
         [finding] = await self.findings(query="SELECT :user AS name FROM missing")
         self.assertEqual(finding.code, "sql")
-        self.assertIn("no such table", finding.what)
+        self.assertEqual(finding.what, "the database cannot be asked: no such table: missing")
 
 
 class LDAPTests(DirectoryCase):
@@ -203,7 +203,7 @@ class ServicesTests(TestCase):
         path = open_directory(self) / "program"
         path.write_text("#!/bin/sh\n")
         path.chmod(0o755)
-        checker = CheckPasswordChecker.from_argument(str(path))
+        checker = CheckPasswordChecker.from_argument(f"{path} argument")
         verifyObject(IDiagnosed, checker)
         with unprivileged():
             self.assertEqual(codes(await checker.diagnose()), [])

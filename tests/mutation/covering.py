@@ -49,8 +49,12 @@ ALSO = {
     "popserv/auth/dovecot": ("tests.auth.test_diagnosis.DovecotTests",),
     "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
     "popserv/auth/services": ("tests.auth.test_diagnosis.ServicesTests",),
+    "popserv/auth/services": ("tests.auth.test_diagnosis.ServicesTests", "tests.docs.test_limits"),
     "popserv/auth/sql": ("tests.auth.test_diagnosis.SQLTests",),
-    "popserv/auth/users": ("tests.auth.passwords.test_checker.SameWorkTests",),
+    "popserv/auth/users": (
+        "tests.auth.passwords.test_checker.SameWorkTests",
+        "tests.docs.test_limits",
+    ),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
     "popserv/server": (

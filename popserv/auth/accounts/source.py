@@ -38,14 +38,11 @@ class Accounts:
         self._database = database
         self._outages = Outages(f"{database.config.path}: the database")
         self._samples = Users([parse_user(b"", new_scram_sha256(b""))], [])
-        self._is_polling = False
 
     def poll(self) -> None:
         """Look up the password schemes of the users regularly; those of the samples count."""
-        if not self._is_polling:
-            self._is_polling = True
-            problem = "what the secrets of users are cannot be looked up"
-            self._database.work_regularly(self.read_samples, POLL_INTERVAL, problem)
+        problem = "what the secrets of users are cannot be looked up"
+        self._database.work_regularly(self.read_samples, POLL_INTERVAL, problem)
 
     async def read_samples(self) -> None:
         """Look up the password schemes of the users.

@@ -38,6 +38,7 @@ from tests.auth.accounts.harness import AccountsCase
 from tests.auth.harness import ask
 from tests.auth.passwords.test_checker import USERS, by_apop
 from tests.auth.sasl.harness import ScramClient, attributes, begin_scram
+from tests.docs.harness import DOCS
 from tests.doctor.harness import codes
 from tests.live.postgresql import PostgreSQL
 
@@ -241,7 +242,6 @@ class SupportsTests(AccountsCase):
         checker = self.checker()
         self.assertEqual(supported(checker), {"password", "SHA256", "certificate"})
         checker.poll()
-        checker.poll()
         for record, expected in ((None, "APOP"), ("{SSHA}x", "password")):
             if record is not None:
                 self.sql("UPDATE account SET record = %s", record.encode())
@@ -250,6 +250,15 @@ class SupportsTests(AccountsCase):
                     break
                 await deferLater(reactor, 0.02)
             self.assertEqual(supported(checker), {expected, "certificate"})
+
+    def test_interval(self):
+        """It is looked up as often as the documentation says."""
+        database = self.open()
+        with mock.patch.object(database, "work_regularly") as work:
+            self.checker(database).poll()
+        _, seconds, _ = work.call_args.args
+        page = (DOCS / "reference/sql-store.rst").read_text("utf-8")
+        self.assertIn(f"which each process looks up every {seconds:g} seconds.", page)
 
 
 class UnavailableTests(AccountsCase):
@@ -364,3 +373,13 @@ class DiagnosisTests(AccountsCase):
             self.sql("ALTER TABLE renamed RENAME TO account")
         self.assertEqual(codes(found), ["e sql"])
         self.assertIn("account", found[0].what)
+
+    async def test_schema(self):
+        """So is one without the schema, or with another one."""
+        self.sql("ALTER TABLE schema_version RENAME TO renamed")
+        try:
+            [found] = await self.checker().diagnose()
+        finally:
+            self.sql("ALTER TABLE renamed RENAME TO schema_version")
+        self.assertEqual(found.code, "sql")
+        self.assertIn("popserv schema create", found.what)

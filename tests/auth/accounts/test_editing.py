@@ -39,6 +39,13 @@ class EditingTests(AccountsCase):
             self.assertEqual(await read_accounts(self.database), {b"ann": record, **bob})
         self.assertEqual(await self.change(self.changes.remove()), bob)
 
+    async def test_same(self):
+        """A change to what is there already writes nothing."""
+        self.add(b"ann", b"{X}a::::::nologin")
+        written = self.sql("SELECT changed FROM account")
+        await self.change(self.changes.disable())
+        self.assertEqual(self.sql("SELECT changed FROM account"), written)
+
     async def test_refused(self):
         """A change that cannot be made is an error, which names the file."""
         for change in (self.changes.remove(), self.changes.disable(), self.changes.set_secret(b"")):
@@ -80,15 +87,22 @@ class EditingTests(AccountsCase):
                 self.assertEqual(found, {} if after is None else {b"ann": after})
 
     async def test_unknown(self):
-        """Whether a change was made is not guessed."""
+        """If the connection breaks during a change, whether it was made is not guessed."""
         execute = self.database.execute
 
-        async def lose(statement, parameters=(), **settings):
-            rows = await execute(statement, parameters, **settings)
-            if statement is not RECORD:
+        async def lose(statement, parameters=(), *, repeat=True):
+            rows = await execute(statement, parameters)
+            if statement is RECORD:
+                return rows
+            if not repeat:
                 raise OutcomeUnknown
-            return rows
+            return await execute(statement, parameters)
 
         self.patch(self.database, "execute", lose)
-        with self.assertRaises(OutcomeUnknown):
-            await self.change(self.changes.add(b"{X}a"))
+        for change in (
+            self.changes.add(b"{X}a"),
+            self.changes.set_secret(b"{X}b"),
+            self.changes.remove(),
+        ):
+            with self.assertRaises(OutcomeUnknown):
+                await self.change(change)

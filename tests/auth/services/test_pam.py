@@ -2,13 +2,14 @@
 
 from contextvars import copy_context
 from pathlib import Path
-from threading import Event
-from unittest.mock import patch
+from threading import Semaphore
+from unittest import mock
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import Clock
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -132,10 +133,13 @@ class PAMCheckerTests(SynchronousTestCase):
         for results, reason, phases in (
             ((7, 0), "unknown user or wrong password", 1),
             ((4, 0), "a module or its program has failed", 1),
+            ((8, 0), "unknown user or wrong password", 1),
             ((10, 0), "unknown user or wrong password", 1),
             ((11, 0), "too many attempts", 1),
             ((0, 13), "the account has expired", 2),
             ((0, 12), "the password has expired", 2),
+            ((0, 16), "the password has expired", 2),
+            ((0, 27), "the password has expired", 2),
             ((0, 6), "permission denied", 2),
         ):
             library = Library(*results)
@@ -159,6 +163,13 @@ class PAMCheckerTests(SynchronousTestCase):
             (line,) = map(formatEvent, log)
             start = "the service pop3 of PAM cannot be asked, and logins are refused until it can: "
             self.assertEqual(line, start + reason)
+
+    def test_ended(self):
+        """PAM is ended also if it cannot be told the address."""
+        library = Library()
+        self.patch(library, "set_item", mock.Mock(side_effect=MemoryError))
+        self.failureResultOf(self.ask(library), MemoryError)
+        self.assertEqual(library.calls[1:], [("end", 0)])
 
     def test_timeout(self):
         """A login does not wait for ever; a check that has not begun is then not needed."""
@@ -193,11 +204,22 @@ class PAMCheckerTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         (directory / "pop3").touch()
-        with patch.object(pam, "DIRECTORIES", ("/nowhere", str(directory))):
+        with mock.patch.object(pam, "DIRECTORIES", ("/nowhere", str(directory))):
             self.assertEqual(PAMChecker.from_service("pop3")._service, "pop3")
-            for name in ("", "../pop3", ".", "a b", "imap"):
-                with self.assertRaises(ValueError):
-                    PAMChecker.from_service(name)
+            for name in ("", "../pop3", ".", "a b"):
+                error = self.assertRaises(ValueError, PAMChecker.from_service, name)
+                self.assertIn("missing or invalid; use pam:pop3", str(error))
+            error = self.assertRaises(ValueError, PAMChecker.from_service, "imap")
+            self.assertIn("there is no file /nowhere/imap,", str(error))
+
+
+async def until(condition):
+    """Let the reactor run until a condition is true."""
+    for _ in range(1000):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError("timed out")
 
 
 class HangingTests(TestCase):
@@ -205,8 +227,7 @@ class HangingTests(TestCase):
 
     async def test_others(self):
         """A name whose modules hang occupies two threads, and others are served."""
-        released = Event()
-        self.addCleanup(released.set)
+        released = Semaphore(0)
 
         class Hanging(Library):
             def pam_start(self, service, name, conv_func):
@@ -215,23 +236,31 @@ class HangingTests(TestCase):
 
             def PAM_AUTHENTICATE(self, handle, flags):
                 if handle.user == "stuck":
-                    released.wait(60)
+                    released.acquire(timeout=60)
                 return 0
 
         self.patch(pam, "pamela", Hanging())
         pool = BoundedThreadPool("test-pam", threads=4, wait_at_shutdown=False)
+        self.addCleanup(pool._stop)
         checker = PAMChecker("pop3", pool.run)
-        hanging = [ask(checker, UsernamePassword(b"stuck", b"secret")) for _ in range(5)]
-        failed = []
-        for each in hanging:
-            each.addErrback(failed.append)
+        names, failed = [], []
+
+        def ask_stuck():
+            asked = ask(checker, UsernamePassword(b"stuck", b"secret"))
+            return asked.addCallbacks(names.append, lambda failure: failed.append(failure.value))
+
+        hanging = [ask_stuck() for _ in range(5)]
         self.assertEqual(await ask(checker, UsernamePassword(b"ann", b"secret")), b"ann")
-        released.set()
-        results = [await each for each in hanging]
-        self.assertEqual(results.count(b"stuck"), 2)
-        self.assertEqual({str(each.value.__cause__) for each in failed}, {STUCK})
+        released.release()
+        await until(lambda: names)
+        self.assertEqual(len(failed), 3)
+        hanging += [ask_stuck() for _ in range(2)]
+        await until(lambda: len(failed) == 4)
+        released.release(2)
+        await gatherResults(hanging)
+        self.assertEqual((names, len(failed)), ([b"stuck"] * 3, 4))
+        self.assertEqual({str(error.__cause__) for error in failed}, {STUCK})
         self.assertEqual(checker._running, {})
-        pool._stop()
 
 
 STUCK = "the modules of PAM do not answer for this name"

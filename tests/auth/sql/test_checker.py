@@ -8,6 +8,8 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import makeChecker
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from popserv.auth.credentials import APOPCredentials, CertificateCredentials, CramMD5Credentials
@@ -151,7 +153,12 @@ class CheckerTests(DatabaseCase):
         self.assertEqual(await self.avatar(checker, login), b"ann")
         first = checker._source
         self.configure(more="nonsense = 1\n")
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         checker.reload()
+        (event,) = log
+        self.assertIs(event["log_level"], LogLevel.critical)
+        self.assertIn("nonsense: unknown key", formatEvent(event))
+        self.assertIn("; the old settings stay in use", formatEvent(event))
         self.assertIs(checker._source, first)
         self.assertEqual(await self.avatar(checker, login), b"ann")
         self.configure(schemes=["SSHA"])

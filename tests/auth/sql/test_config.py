@@ -1,8 +1,10 @@
 """Tests of popserv.auth.sql.config."""
 
+from threading import Thread
 from unittest import mock
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from popserv.auth.sql.config import KEYS, SQLConfig, _connect_arguments
 from popserv.runtime.config_files import FileError
@@ -47,7 +49,7 @@ class ConfigTests(DatabaseCase):
             (url + QUERY, "schemes: is missing"),
             (whole + "tables = 1\n", "tables: unknown key"),
             (whole + "timeout = 301\n", "timeout: must be a whole number from 1 to 300"),
-            (whole + "connections = 101\n", "connections: must be a whole number from 1 to"),
+            (whole + "connections = 101\n", "connections: must be a whole number from 1 to 100"),
             (whole + "default-scheme = 'ROT13'\n", "default-scheme: 'ROT13' is not a password"),
             (url + QUERY + "schemes = ['PL\u00c4IN']\n", "schemes: 'PL\xc4IN' is not"),
             (url + "query = 'SELECT 1'\n" + SCHEMES, "query: every user would get"),
@@ -66,6 +68,28 @@ class ConfigTests(DatabaseCase):
         self.assertEqual(str(error), "--auth sql requires a file name; use --auth sql:FILE")
         error = self.assertRaises(FileError, SQLConfig, self.configure(mode=0o644))
         self.assertIn("is accessible to users other than its owner", str(error))
+
+    def test_engine(self):
+        """Any thread can use its connections; its errors have no names that clients send."""
+        config = SQLConfig(self.configure("SELECT name FROM missing WHERE name = :user"))
+        self.addCleanup(config.engine.dispose)
+        errors = []
+
+        def ask():
+            with config.engine.connect() as connection:
+                try:
+                    connection.execute(config.query, {"user": "somebody"})
+                except OperationalError as error:
+                    errors.append(str(error))
+
+        for _ in range(2):
+            thread = Thread(target=ask)
+            thread.start()
+            thread.join()
+        self.assertEqual(len(errors), 2)
+        for error in errors:
+            self.assertIn("no such table: missing", error)
+            self.assertNotIn("somebody", error)
 
     def test_no_driver(self):
         """If the driver of the database is missing, the message says so."""

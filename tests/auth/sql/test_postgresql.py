@@ -79,6 +79,13 @@ class SilenceTests(SynchronousTestCase):
         self.proxy.fault = None
         self.assertEqual(self.query(engine, "SELECT 2"), 2)
 
+    def test_result(self):
+        """What is waited for is passed on, here the rows of COPY."""
+        with self.engine(TIMEOUT).connect() as connection:
+            cursor = connection.connection.cursor()
+            with cursor.copy("COPY (SELECT 4) TO STDOUT") as copy:
+                self.assertEqual([*map(bytes, copy)], [b"4\n"])
+
     def test_idle(self):
         """A connection that has become silent since its last use is replaced."""
         engine = self.engine(1)

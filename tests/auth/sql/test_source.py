@@ -4,6 +4,7 @@ import os
 from unittest import mock
 
 from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -109,10 +110,11 @@ class FindTests(UsersCase):
             ("SELECT name, 'x' AS password FROM users WHERE name = :user", "the scheme CRYPT"),
             ("SELECT name, password, 1 AS x FROM users WHERE name = :user", "extra field x"),
         ):
-            refusal = self.find(self.users(query), b"ann").rules.refusal
-            self.assertIn(problem, refusal)
+            user = self.find(self.users(query), b"ann")
+            self.assertIn(problem, user.rules.refusal)
             if "extra field" not in problem:
-                self.assertIn(f"{self.file}: ", refusal)
+                self.assertIn(f"{self.file}: ", user.rules.refusal)
+                self.assertEqual((user.name, user.password_field), (b"ann", b""))
 
     def test_extra_fields(self):
         """All other columns are extra fields."""
@@ -187,6 +189,8 @@ class FailureTests(UsersCase):
         for error in (
             DataError("", {}, Exception("no such character")),
             OperationalError("", {}, Exception(1267, "Illegal mix of collations")),
+            OperationalError("", {}, Exception(1366, "Incorrect string value")),
+            OperationalError("", {}, Exception(3988, "Conversion from collation")),
             UnicodeEncodeError("latin-1", "\u20ac", 0, 1, "ordinal not in range"),
         ):
             with mock.patch.object(users._config, "engine") as engine:
@@ -195,12 +199,20 @@ class FailureTests(UsersCase):
         self.assertEqual(self.lines(), [])
 
     def test_names_are_not_logged(self):
-        """The line has the database's reason, and not the names that clients send."""
+        """The line has the database's reason, and neither the names nor the query."""
         users = self.users("SELECT name FROM missing WHERE name = :user")
         self.fail_to_find(users, b"somebody")
         ((_, line),) = self.lines()
-        self.assertIn("no such table: missing", line)
-        self.assertNotIn("somebody", line)
+        self.assertTrue(line.endswith(": no such table: missing"), line)
+
+    def test_other_reasons(self):
+        """A reason that is not the database's is logged as well."""
+        users = self.users()
+        with mock.patch.object(users._config, "engine") as engine:
+            engine.connect.side_effect = PoolTimeout("no connection is free")
+            self.fail_to_find(users)
+        ((_, line),) = self.lines()
+        self.assertTrue(line.endswith(": no connection is free"), line)
 
 
 class ThreadsTests(DatabaseCase):
