@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,7 +44,6 @@ MAX_OUTPUT = 1 << 16
 MAX_INPUT = 512
 """The octets that programs accept; checkpassword refuses more."""
 
-_MARK = b"POPSERV_CHECKPASSWORD"
 _VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
@@ -109,8 +107,8 @@ class CheckPasswordChecker(PasswordService):
             from twisted.internet import reactor
 
             self._reactor = reactor
-        mark = b"%b=%b" % (_MARK, secrets.token_hex(16).encode("ascii"))
-        report = (shutil.which("env", path=os.defpath) or "/usr/bin/env", "-0", mark)
+        mark = b"POPSERV_CHECKPASSWORD=%b" % secrets.token_hex(16).encode("ascii")
+        report = ("/usr/bin/env", "-0", mark)
         process = _Process(self._reactor, text, is_connected)
         try:
             self._reactor.spawnProcess(
@@ -133,11 +131,7 @@ class CheckPasswordChecker(PasswordService):
                 "did not run the command in its arguments" if status == 0 else _described(status)
             )
             raise ServerUnavailable(f"it {how}")
-        variables = {
-            match[1]: match[2]
-            for match in map(_VARIABLE.fullmatch, entries)
-            if match and match[1] not in (*environment, _MARK)
-        }
+        variables = {match[1]: match[2] for match in map(_VARIABLE.fullmatch, entries) if match}
         # The first variable is lost if the program has written something before.
         if not variables.get(b"USER"):
             raise ServerUnavailable("it did not set USER, or wrote to standard output")

@@ -5,17 +5,20 @@ import re
 import signal
 import time
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.services import checkpassword
-from popserv.auth.services.checkpassword import CheckPasswordChecker
+from popserv.auth.services.checkpassword import TIMEOUT, CheckPasswordChecker
 from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.user import User
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -27,6 +30,36 @@ from tests.docs.harness import DOCS
 
 READ = "given=$(tr '\\000' '\\n' <&3); "
 ANN = b"ann", b"secret"
+
+
+class HeldReactor(Clock):
+    """Stands for a reactor, and for a program that goes on until the test ends it."""
+
+    def __init__(self):
+        super().__init__()
+        self.killed = []
+
+    def spawnProcess(self, process, *arguments, **options):
+        """See IReactorProcess."""
+        self.process = process
+        process.makeConnection(self)
+
+    def signalProcess(self, name):
+        """See IProcessTransport."""
+        self.killed.append(name)
+
+    def closeChildFD(self, descriptor):
+        """See IProcessTransport."""
+
+    def writeToChild(self, descriptor, data):
+        """See IProcessTransport."""
+
+    def loseConnection(self):
+        """See IProcessTransport."""
+
+    def end(self, status):
+        """End the program."""
+        self.process.processEnded(Failure(ProcessTerminated(status)))
 
 
 class CheckPasswordTests(TestCase):
@@ -71,6 +104,18 @@ class CheckPasswordTests(TestCase):
         written = Path(f"{checker._command[0]}.input").read_bytes()
         self.assertEqual(written, b"ann\0secret\0\0")
 
+    async def test_standard_streams(self):
+        """The program has an empty standard input, and the standard error of the server."""
+        path = Path(self.mktemp())
+        saved = os.dup(2)
+        self.addCleanup(os.close, saved)
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), 2)
+        self.addCleanup(os.dup2, saved, 2)
+        checker = self.checker('cat && echo wrong >&2 && USER=ann exec "$@"')
+        self.assertEqual(await self.ask(checker), b"ann")
+        self.assertEqual(path.read_text(), "wrong\n")
+
     async def test_environment(self):
         """The maildrop is that of USER; variables named as fields of popserv have an effect."""
         checker = self.checker(
@@ -92,8 +137,11 @@ class CheckPasswordTests(TestCase):
         names = {line.partition("=")[0] for line in lines} - {"PWD", "SHLVL", "_", "OLDPWD"}
         expected = "PATH PROTO TCPREMOTEIP TCPREMOTEPORT TCPLOCALIP TCPLOCALPORT"
         self.assertEqual(names, set(expected.split()))
-        self.assertIn("TCPREMOTEIP=192.0.2.1", lines)
-        self.assertIn("TCPLOCALPORT=110", lines)
+        for line in (
+            *(f"PATH={os.defpath}", "PROTO=TCP", "TCPREMOTEIP=192.0.2.1", "TCPREMOTEPORT=4321"),
+            *("TCPLOCALIP=198.51.100.2", "TCPLOCALPORT=110"),
+        ):
+            self.assertIn(line, lines)
 
     async def test_no_addresses(self):
         """On a UNIX socket there are no addresses."""
@@ -109,6 +157,8 @@ class CheckPasswordTests(TestCase):
             "'$HOME'",
         )
         self.assertEqual(await self.ask(checker), b"ann")
+        # They may be passwords, and are not logged.
+        self.assertIn("exit code 7", await self.problem(self.checker("exit 7", "s3cret")))
 
     async def test_refused(self):
         """The exit code 1 refuses the login."""
@@ -172,6 +222,21 @@ class CheckPasswordTests(TestCase):
             problem = await self.problem(self.checker(program))
             self.assertEqual(problem, "did not end in 1.5 seconds")
 
+    def test_watched(self):
+        """A program has its time, and is killed within a second after its client is gone."""
+        for seconds, is_gone in ((0, True), (5, True), (TIMEOUT - 1, False)):
+            reactor, connected = HeldReactor(), [True]
+            checker = CheckPasswordChecker(["/bin/true"], reactor)
+            asked = self.ask(checker, is_connected=partial(all, connected))
+            reactor.pump([1] * int(seconds))
+            self.assertEqual(reactor.killed, [])
+            connected.append(not is_gone)
+            reactor.advance(1)
+            self.assertEqual(reactor.killed, ["KILL"])
+            reactor.end(None)
+            self.failureResultOf(asked, TryLater)
+            self.assertEqual(reactor.getDelayedCalls(), [])
+
     async def test_client_gone(self):
         """A program is killed when the client has disconnected, and not started after that."""
         checker = self.checker('echo $$ >"$0.pid"; exec sleep 1000')
@@ -188,14 +253,17 @@ class CheckPasswordTests(TestCase):
 
     def test_killed_once(self):
         """The first reason to kill a program is the one that is reported."""
-        killed = []
-        process = checkpassword._Process(Clock(), b"", lambda: True)
-        process.transport = self
-        self.patch(checkpassword, "MAX_OUTPUT", 1)
-        self.signalProcess, self.loseConnection = killed.append, lambda: None
-        for _ in range(2):
-            process.childDataReceived(1, b"12")
-        self.assertEqual((killed, process.problem), (["KILL"], "has written too much"))
+        self.patch(checkpassword, "MAX_OUTPUT", 2)
+        reactor = HeldReactor()
+        asked = self.ask(CheckPasswordChecker(["/bin/true"], reactor))
+        for data, killed in ((b"12", []), (b"3", ["KILL"]), (b"4", ["KILL"])):
+            reactor.process.childDataReceived(1, data)
+            self.assertEqual(reactor.killed, killed)
+        reactor.pump([1] * int(TIMEOUT))
+        expected = (killed, "has written too much")
+        self.assertEqual((reactor.killed, reactor.process.problem), expected)
+        reactor.end(None)
+        self.failureResultOf(asked, TryLater)
 
     async def test_many(self):
         """The number of programs at a time is limited, and that of logins that wait."""
