@@ -48,7 +48,6 @@ ALSO = {
     "popserv/auth": ("tests.auth.users.test_service", "tests.commands.test_rfc1225"),
     "popserv/auth/dovecot": ("tests.auth.test_diagnosis.DovecotTests",),
     "popserv/auth/rhosts": ("tests.auth.test_diagnosis.RhostsTests",),
-    "popserv/auth/services": ("tests.auth.test_diagnosis.ServicesTests",),
     "popserv/auth/services": ("tests.auth.test_diagnosis.ServicesTests", "tests.docs.test_limits"),
     "popserv/auth/sql": ("tests.auth.test_diagnosis.SQLTests",),
     "popserv/auth/users": (
