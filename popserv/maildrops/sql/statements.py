@@ -9,7 +9,8 @@ UPDATE maildrop AS old SET holder = $2::uuid, expires = now() + $3::float8 * int
     login = CASE WHEN $4::float8 > 0 THEN now() ELSE login END
 WHERE name = $1::bytea AND (
     old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
-        old.login IS NULL OR old.login <= now() - $4::float8 * interval '1 second'
+        $4::float8 = 0 OR old.login IS NULL
+        OR old.login <= now() - $4::float8 * interval '1 second'
         OR old.login > now() + interval '1 minute'
     )
 )
@@ -32,7 +33,8 @@ SET holder = excluded.holder, expires = excluded.expires,
     login = coalesce(excluded.login, old.login)
 WHERE (
     old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
-        old.login IS NULL OR old.login <= now() - $4::float8 * interval '1 second'
+        $4::float8 = 0 OR old.login IS NULL
+        OR old.login <= now() - $4::float8 * interval '1 second'
         OR old.login > now() + interval '1 minute'
     )
 )
@@ -94,7 +96,7 @@ A row for each message would take the processor five times as long, on both side
 LIST_OLD = """
 SELECT string_agg(int8send(position), '') FROM message
 WHERE maildrop = $1::bigint AND delivered > to_timestamp(0)
-    AND delivered < now() - $2::bigint * interval '1 second'
+    AND now() - delivered > $2::bigint * interval '1 second'
 """
 """The positions of messages whose delivery is known to be long ago.
 
@@ -103,7 +105,7 @@ Parameters: id of the maildrop, age in seconds.
 
 DETAILS = """
 SELECT position, extract(epoch FROM delivered)::float8, seen FROM message
-WHERE maildrop = $1::bigint ORDER BY position
+WHERE maildrop = $1::bigint
 """
 """Parameter: id of the maildrop."""
 
@@ -202,7 +204,7 @@ WITH locked AS (
     FROM maildrop JOIN unnest($1::bytea[], $2::uuid[]) AS wanted (name, message) USING (name)
     ORDER BY maildrop.id FOR UPDATE OF maildrop
 ), reserved AS (
-    SELECT key FROM doomed JOIN locked ON key = message WHERE $3::bytea IS NULL AND NOT taken
+    SELECT key FROM doomed JOIN locked ON key = message WHERE NOT taken
     FOR UPDATE OF doomed
 ), complete AS (
     SELECT true WHERE (SELECT count(*) FROM locked) = cardinality($1::bytea[])

@@ -271,7 +271,6 @@ class SQLMaildrops:
             index = await self._list(known, found)
             if not self._leases.is_certain(found.lease):
                 # Another session may have removed messages, and the index is of no state.
-                self._cache.evict(user)
                 return index
         self._cache.put(user, index)
         return index

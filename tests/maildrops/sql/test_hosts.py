@@ -47,6 +47,13 @@ class HostsTests(SQLCase):
         finally:
             self.sql("ALTER TABLE renamed RENAME TO schema_version")
 
+    async def test_statements(self):
+        """The schema is looked at once, and not whenever a host announces itself."""
+        for _ in range(2):
+            self.database.executed.clear()
+            await self.hosts.announce(uuid4(), "mx2", "1.0", False)
+        self.assertEqual(self.database.executed, [ANNOUNCE])
+
     async def test_listed(self):
         """A host is listed while it announces itself, and is gone when it is withdrawn."""
         one, other = uuid4(), uuid4()

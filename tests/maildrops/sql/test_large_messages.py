@@ -3,6 +3,8 @@
 from io import BytesIO
 from uuid import UUID
 
+from twisted.internet.task import Clock
+
 from popserv.core.user_settings import NO_SETTINGS
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import TryLater
@@ -14,7 +16,7 @@ from popserv.maildrops.sql.statements import COPY, CREATE, DELIVER_OBJECT
 from popserv.messages.details import NO_DETAILS
 from popserv.testing import read_all
 from popserv.testing.delivery_contract import body_of
-from tests.maildrops.sql.harness import SQLCase, losing, raising
+from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 from tests.maildrops.sql.object_contract import run
 from tests.maildrops.sql.test_store import (
     ContractTests,
@@ -91,6 +93,24 @@ class LargeMessageTests(SQLCase):
         await self.objects.put(message_objects.new_id(), b"x")
         self.assertEqual(await self.store.find_unknown(lambda number: None), 1)
         self.assertEqual(await self.read(b"ann"), [MESSAGE])
+
+    async def test_collected_regularly(self):
+        """From the first delivery on, objects are removed about once a minute, until the end."""
+        clock = Clock()
+        store = self.make_store(clock, objects=self.objects, inline=100, grace=0)
+        await self.deliver(store, b"ann", MESSAGE)
+        mailbox = await store.open_maildrop(b"ann")
+        await mailbox.remove(mailbox.messages)
+        await mailbox.release()
+        clock.advance(29)
+        self.assertEqual(len(await self.keys()), 1)
+        clock.advance(61)
+        await wait_for(lambda: store.counts()["collected"] == 1, "the removal")
+        self.assertEqual(await self.keys(), set())
+        await store.stop()
+        with self.assertRaises(TryLater):
+            await store.open_maildrop(b"ann")
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_taken(self):
         """A delivery is refused whose key was taken by a collection; nothing is left of it."""

@@ -54,6 +54,17 @@ class LeaseTests(SQLCase):
             await mailbox.release()
             self.assertEqual(self.database.executed, expected)
 
+    async def test_busy(self):
+        """Without a delay between logins nobody asks how long it is."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        for attempt in (self.store.open_maildrop, self.store.open_delivery):
+            self.database.executed.clear()
+            with self.assertRaises(MaildropBusy):
+                await attempt(b"ann")
+            expected = [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE]
+            self.assertEqual(self.database.executed, expected)
+        await mailbox.release()
+
     async def test_login_delay(self):
         """A login on any host is refused until the delay since the last one has passed."""
         for store in (self.store, self.other):

@@ -196,10 +196,17 @@ class SchemaTests(SQLCase):
     """The schema of the database is that of this version."""
 
     async def test_schema(self):
-        """Logins and deliveries are refused until it is, and the log says what to do."""
+        """Nothing is done until it is, and the log says what to do."""
         store = self.make_store()
         self.sql("ALTER TABLE schema_version RENAME TO other")
-        for attempt in (store.open_maildrop(b"ann"), self.deliver(store, b"ann", b"x\n")):
+        for attempt in (
+            store.open_maildrop(b"ann"),
+            store.open_delivery(b"ann"),
+            self.deliver(store, b"ann", b"x\n"),
+            store.deliver_to_all([(b"ann", NO_SETTINGS)], BytesIO(b"x\n")),
+            store.collect(lambda number: None),
+            store.find_unknown(lambda number: None),
+        ):
             with self.assertRaises(MaildropUnavailable) as refused:
                 await attempt
             self.assertIn("popserv schema create", str(refused.exception.__cause__))
