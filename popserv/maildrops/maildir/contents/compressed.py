@@ -80,8 +80,6 @@ class Decompressor(Protocol):
 class _GzipDecompressor:
     """A decompressor of gzip members (RFC 1952), whose checksums and lengths zlib compares."""
 
-    needs_input = True
-
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16)
 
@@ -90,13 +88,16 @@ class _GzipDecompressor:
         return self._zlib.eof
 
     @property
+    def needs_input(self) -> bool:
+        # There may be more output, but the end of the member is still to be read.
+        return not self._zlib.unconsumed_tail
+
+    @property
     def unused_data(self) -> bytes:
         return self._zlib.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        output = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self.needs_input = not self._zlib.unconsumed_tail and len(output) < max_length
-        return output
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 class Compression(NamedTuple):

@@ -20,6 +20,7 @@ from popserv.maildrops.maildir.contents import compressed
 from popserv.maildrops.maildir.contents.compressed import (
     CannotDecompress,
     DecompressedFile,
+    check_contents,
     compression_of,
     compressions,
     import_first,
@@ -178,19 +179,33 @@ class FileTests(SynchronousTestCase):
                 self.assertEqual(len(self.contents(compress(bytes(1 << 18)))), 1 << 18)
                 self.assert_error(compress(bytes((1 << 18) + 1)), "more than 262144 octets")
 
+    def test_limit(self):
+        """The limit is 1 GiB."""
+        mebibyte = zstd.compress(bytes(1 << 20))
+        os.pwrite(self.fd, mebibyte * 1024, 0)
+        check_contents(self.fd)
+        os.pwrite(self.fd, zstd.compress(b"x"), len(mebibyte) * 1024)
+        with self.assertRaisesRegex(CannotDecompress, "more than 1073741824 octets"):
+            check_contents(self.fd)
+
     def test_window(self):
-        """The levels of xz and zstd have windows that are small enough; larger ones are errors."""
-        self.assertEqual(self.contents(lzma.compress(LARGE, preset=9)), LARGE)
-        self.assertEqual(self.contents(zstd.compress(LARGE, 19)), LARGE)
-        parameter = zstd.CompressionParameter
-        too_large = (
-            lzma.compress(
-                b"x", filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 28}]
-            ),
-            zstd.ZstdCompressor(options={parameter.window_log: 27}).compress(LARGE)[:4000],
-        )
-        for data in too_large:
-            self.assert_error(data)
+        """Windows of xz and zstd have up to 64 MiB, as all levels but the last of zstd need."""
+        for mebibytes, is_accepted in ((64, True), (96, False)):
+            lzma2 = {"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": mebibytes << 20}
+            data = lzma.compress(LARGE, filters=[lzma2])
+            if is_accepted:
+                self.assertEqual(self.contents(data), LARGE)
+            else:
+                self.assert_error(data, "Memory usage limit exceeded")
+        for bits, is_accepted in ((26, True), (27, False)):
+            options = {zstd.CompressionParameter.window_log: bits}
+            # The size, if it is known, would make the window smaller.
+            compressor = zstd.ZstdCompressor(options=options)
+            data = compressor.compress(LARGE) + compressor.flush()
+            if is_accepted:
+                self.assertEqual(self.contents(data), LARGE)
+            else:
+                self.assert_error(data, "too much memory")
 
 
 class StoreTests(MaildirCase):
@@ -321,6 +336,15 @@ class StoreTests(MaildirCase):
         with self.session() as mailbox:
             self.put(b"new/0.a", bz2.compress(b"a: LONGER\n"))
             self.assertEqual(read_message(mailbox, 0), b"a: LONGER\n")
+
+    def test_not_cached(self):
+        """The octets of a compressed file are not taken for those of a message."""
+        for n, data in enumerate((LZ4, *(compress(b"a: b\n") for compress in COMPRESS.values()))):
+            self.put(b"new/%d.a" % n, data)
+        self.put(b"new/9.a", b"a: b\n")
+        with self.session() as mailbox:
+            cached = [mailbox.read_cached(message, 1000) for message in mailbox.messages]
+        self.assertEqual(cached, [None] * 5 + [b"a: b\n"])
 
     def test_threads(self):
         """Data is decompressed in threads only, and one piece at a time."""
