@@ -79,10 +79,11 @@ class Leases:
         self._taking = 0
         self._all_taken: Deferred[None] | None = None
 
-    async def take(self, name: bytes, delay: int = 0) -> Found:
+    async def take(self, name: bytes, delay: int) -> Found:
         """Lock the maildrop of a user, which is created if there is none.
 
-        With a ``delay`` in seconds, it is a login, before which there was none for so long.
+        With a ``delay`` in seconds, it is a login, before which there was none for so long; with 0,
+        it does not count.
 
         :raises LoginTooSoon: there was one.
         :raises MaildropBusy: another session has it.
@@ -94,7 +95,7 @@ class Leases:
                 raise TryLater
             found = await self._take(name, delay)
             if self._is_stopped:
-                await self.release(found.lease)
+                # stop, which waits for this, releases it with the others.
                 raise TryLater
             return found
         finally:

@@ -201,6 +201,13 @@ class LeaseTests(SQLCase):
         await self.renew()
         self.assertEqual(self.warnings(), [])
 
+    async def test_nothing_kept(self):
+        """Nothing is kept of a renewal that has ended."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        await self.renew()
+        self.assertEqual(self.store._leases._pending, set())
+        await mailbox.release()
+
     async def test_not_renewed(self):
         """A database that does not answer is asked again at the next time."""
         mailbox = await self.store.open_maildrop(b"ann")
@@ -273,6 +280,25 @@ class LeaseTests(SQLCase):
             await self.store.open_maildrop(b"ann")
         self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_stop_during_release(self):
+        """The end of the process waits for what is released in the background."""
+        answered = Deferred()
+
+        async def wait(execute):
+            await answered
+            return await execute()
+
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.database.faults[statements.TAKE_LEASE] = losing(OutcomeUnknown())
+        self.database.faults[statements.RELEASE_BY_NAME] = wait
+        with self.assertRaises(TryLater):
+            await self.store.open_maildrop(b"ann")
+        stopped = Deferred.fromCoroutine(self.store.stop())
+        self.assertNoResult(stopped)
+        answered.callback(None)
+        await stopped
+        await (await self.other.open_maildrop(b"ann")).release()
 
     async def test_stop_during_login(self):
         """A login that is under way at the end of the process leaves no lock."""

@@ -318,22 +318,30 @@ class ListingTests(MailboxCase):
         await self.mailbox.release()
 
     async def test_uncertain(self):
-        """A listing that took as long as a lease is not remembered."""
+        """A listing that took as long as a lease is remembered only if that was renewed."""
         clock = Clock()
+        clock.advance(100)
         self.store = self.make_store(clock)
         await self.deliver(self.store, b"ann", b"1\n")
 
-        async def sleep(execute):
-            clock.advance(30)
+        async def sleep(execute, *faults):
+            for _ in range(3):
+                self.database.faults.update(faults)
+                clock.advance(10)
+                for pending in list(self.store._leases._pending):
+                    await pending
             return await execute()
 
-        self.database.faults[statements.LIST] = sleep
-        self.database.faults[statements.RENEW_LEASES] = raising(DatabaseUnavailable())
-        self.mailbox = await self.store.open_maildrop(b"ann")
-        self.assertEqual(self.store.cache_sizes(), {"maildrops": 0, "messages": 0})
-        self.assertEqual(await self.listed(), 1)
-        self.assertEqual(self.store.cache_sizes(), {"maildrops": 1, "messages": 1})
-        await self.mailbox.release()
+        async def sleep_without_renewal(execute):
+            return await sleep(execute, (statements.RENEW_LEASES, raising(DatabaseUnavailable())))
+
+        for listing, cached, listed in ((sleep_without_renewal, (0, 0), 1), (sleep, (1, 2), 0)):
+            self.database.faults[statements.LIST] = listing
+            self.mailbox = await self.store.open_maildrop(b"ann")
+            self.assertEqual((*self.store.cache_sizes().values(),), cached)
+            self.assertEqual(await self.listed(), listed)
+            await self.mailbox.release()
+            await self.deliver(self.store, b"ann", b"2\n")
 
     async def test_unavailable(self):
         """A login whose listing fails releases the lock."""
