@@ -663,7 +663,7 @@ class ConcurrentTests(MessageCase):
     async def test_other_key(self):
         """A copy does not wait for the keys of other objects."""
         self.set_lease(self.ann, MINE, 5)
-        self.reserve(*self.ids)
+        self.reserve(*reversed(self.ids))
         self.other.execute("SET lock_timeout = '10s'")
         with self.connection.transaction():
             self.sql("UPDATE doomed SET taken = true WHERE key = %s", self.ids[1])
