@@ -1,14 +1,17 @@
 """Tests of what Database does when the server or the network fails."""
 
+import socket
 from unittest import mock
 
 from psycopg import OperationalError
 from psycopg.errors import FeatureNotSupported, InternalError_
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import succeed as succeed_with
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.database import pool
 from popserv.database.config import DatabaseConfig
@@ -125,6 +128,18 @@ class FaultTests(TestCase):
         await self.fails(OutcomeUnknown, database)
         database = self.serve(*[break_off] * 100, patience=0.4)
         await self.fails(DatabaseUnavailable, database)
+
+    async def test_pauses(self):
+        """Each pause before another try is twice as long, up to half a second."""
+        pauses = []
+
+        def defer_later(clock, seconds):
+            pauses.append(seconds)
+            return pause()
+
+        self.patch(pool, "deferLater", defer_later)
+        await self.succeeds(self.serve(*[break_off] * 6))
+        self.assertEqual(pauses, [0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
 
     async def test_idle_break(self):
         """A connection that ends between statements costs nothing, also one that may not repeat."""
@@ -281,6 +296,74 @@ class FaultTests(TestCase):
         clock.advance(3)
         error = self.failureResultOf(connecting, OperationalError)
         self.assertEqual(error.getErrorMessage(), "no host name was resolved in 3 seconds")
+
+
+class ConnectTests(SynchronousTestCase):
+    """A server that accepts connections and says nothing, and a clock of the test."""
+
+    def setUp(self):
+        """Start the server."""
+        self.clock = MemoryReactorClock()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listening.close)
+
+    def connect(self, hosts, seconds, **parameters):
+        """Connect to the server under so many addresses."""
+        parameters = {
+            "host": ",".join(["127.0.0.1"] * hosts),
+            "port": self.listening.getsockname()[1],
+            "sslmode": "disable",
+            "gssencmode": "disable",
+            **parameters,
+        }
+        threads = mock.Mock(run=lambda function, *args: succeed_with(function(*args)))
+        return ensureDeferred(connect(self.clock, parameters, threads, seconds))
+
+    def accept(self):
+        """Let the next connection come as far as the client has sent something; return it."""
+        connection, _ = self.listening.accept()
+        self.addCleanup(connection.close)
+        [writer] = self.clock.getWriters()
+        writer.doWrite()
+        self.assertEqual(len(self.clock.getReaders()), 1)
+        self.assertGreater(len(connection.recv(1000)), 0)
+        connection.setblocking(False)
+        return connection
+
+    def test_deadline(self):
+        """The seconds count from the beginning, whatever is done in between."""
+        connecting = self.connect(1, 3)
+        self.clock.advance(2.5)
+        self.accept()
+        self.clock.advance(0.25)
+        self.assertNoResult(connecting)
+        self.clock.advance(0.25)
+        error = self.failureResultOf(connecting, OperationalError)
+        self.assertEqual(error.getErrorMessage(), "no answer within 3 seconds")
+        self.assertEqual((self.clock.getReaders(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_late(self):
+        """They may be over before the reactor says so, if the process was suspended."""
+        connecting = self.connect(1, 3)
+        self.clock.rightNow += 10
+        self.accept()
+        self.clock.advance(0)
+        self.failureResultOf(connecting, OperationalError)
+
+    def test_hosts(self):
+        """Each host has the seconds of connect_timeout, and all have those that are given."""
+        self.clock.advance(100)
+        connecting = self.connect(3, 3, connect_timeout=2)
+        connection = self.accept()
+        self.clock.advance(2)
+        self.assertNoResult(connecting)
+        # The first connection is closed at once.
+        self.assertEqual(connection.recv(1000), b"")
+        self.accept()
+        self.clock.advance(1)
+        error = self.failureResultOf(connecting, OperationalError)
+        self.assertEqual(error.getErrorMessage(), "no answer within 1 seconds")
+        self.assertEqual(self.clock.getReaders() + self.clock.getWriters(), [])
 
 
 def pause():
