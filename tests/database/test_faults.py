@@ -154,6 +154,15 @@ class FaultTests(TestCase):
         self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
         self.assertEqual(self.logged, [])
 
+    async def test_idle_break_unnoticed(self):
+        """So does one that has ended before the reactor tells of it."""
+        database = self.serve()
+        await self.succeeds(database)
+        [protocol] = self.server.protocols
+        protocol.transport.socket.shutdown(socket.SHUT_RDWR)
+        await self.succeeds(database, repeat=False)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+
     async def test_deadline_under_way(self):
         """A statement that takes too long is given up with its connection, and not repeated."""
         database = self.serve(succeed, hang, patience=0.2)
@@ -347,6 +356,8 @@ class ConnectTests(SynchronousTestCase):
         connecting = self.connect(1, 3)
         self.clock.rightNow += 10
         self.accept()
+        # A reactor makes no call in the past.
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [10])
         self.clock.advance(0)
         self.failureResultOf(connecting, OperationalError)
 

@@ -82,7 +82,7 @@ class StatementTests(DatabaseCase):
     async def test_numbers(self):
         """Numbers of any size are of one type, so that the statement is prepared once."""
         single = self.connect(connections=1)
-        for number in (1, 1, 1 << 20, 1 << 40):
+        for number in (1, 1, 1 << 20, 1 << 20, 1 << 40, 1 << 40):
             self.assertEqual(await single.execute("SELECT $1::bigint", [number]), [(number,)])
         [(count,)] = await single.execute(
             "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::bigint'"
@@ -107,11 +107,13 @@ class StatementTests(DatabaseCase):
         self.assertEqual(count, 2)
 
     async def test_large_result(self):
-        """A result of 20 MB."""
+        """A result of 20 MB, of which the connection keeps nothing."""
         [(octets,)] = await self.database.execute(
             "SELECT decode(repeat('00', $1::integer), 'hex')", [20_000_000]
         )
         self.assertEqual(octets, bytes(20_000_000))
+        [idle] = self.database._idle
+        self.assertIsNone(idle._transformer.pgresult)
 
     async def test_large_parameter(self):
         """A parameter of 20 MB, which the socket does not take at once."""
