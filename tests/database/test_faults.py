@@ -290,12 +290,15 @@ class FaultTests(TestCase):
         await closing
 
     async def test_unknown_host(self):
-        """A host that cannot be found is a reason to wait."""
+        """A host that cannot be found is a reason to wait, but not for the end of the process."""
+        triggers = []
+        self.patch(reactor, "addSystemEventTrigger", lambda *trigger: triggers.append(trigger))
         database = Database(
             DatabaseConfig(path="", parameters={"host": "db.invalid"}, patience=0.2), reactor
         )
         error = await self.fails(DatabaseUnavailable, database)
         self.assertIsInstance(error.__cause__, OperationalError)
+        self.assertEqual(triggers, [])
 
     def test_name_server(self):
         """So is a name server that does not answer."""
