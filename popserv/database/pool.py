@@ -133,7 +133,6 @@ class Database:
             await self._finished
         for connection in self._idle:
             connection.shut()
-        self._idle.clear()
         self._line_deadline.stop()
 
     async def _execute(

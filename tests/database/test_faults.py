@@ -98,12 +98,15 @@ class FaultTests(TestCase):
         self.assertEqual(self.server.steps, ["connect", EXECUTE, EXECUTE, EXECUTE])
 
     async def test_break_in_connect(self):
-        """A connection that breaks at once is tried again; that is logged once."""
+        """A connection that breaks at once is tried again; each outage is logged once."""
         refuse = fail(b"57P03", b"FATAL")
         database = self.serve(break_off, refuse, break_off)
         await self.succeeds(database, repeat=False)
         self.assertEqual(self.server.steps, ["connect"] * 4 + [EXECUTE])
         self.assertEqual(self.logged, [LogLevel.warn, LogLevel.info])
+        self.server.script.append(break_off)
+        await self.succeeds(database)
+        self.assertEqual(self.logged, [LogLevel.warn, LogLevel.info] * 2)
 
     async def test_break_in_prepare(self):
         """A statement whose connection breaks while it is prepared is executed again."""
@@ -201,6 +204,23 @@ class FaultTests(TestCase):
         self.assertNoResult(third)
         clock.advance(1)
         self.failureResultOf(third, DatabaseUnavailable)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_deadline_passed(self):
+        """One whose time is over when a connection is free for it does not connect any more."""
+        looking_up = mock.Mock(run=lambda *args: Deferred())
+        self.patch(pool, "BoundedThreadPool", lambda *args, **options: looking_up)
+        clock = Clock()
+        config = DatabaseConfig(path="", parameters={"host": "db"}, connections=1, patience=2)
+        database = Database(config, clock)
+        first, second = (ensureDeferred(database.execute("")) for _ in range(2))
+        # As if the process was suspended.
+        clock.rightNow += 10
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        clock.advance(0)
+        error = self.failureResultOf(second, DatabaseUnavailable)
+        self.assertEqual(str(error.value.__cause__), "no host name was resolved in 0 seconds")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_deadline_in_connect(self):

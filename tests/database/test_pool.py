@@ -42,8 +42,9 @@ class ObservedTests(DatabaseCase):
         seen = []
         self.database.observe = lambda outcome, seconds: seen.append((outcome, seconds))
         before = perf_counter()
-        await self.database.execute("SELECT pg_sleep(0.05)")
+        slept = await self.database.execute("SELECT pg_sleep(0.05) IS NULL")
         elapsed = perf_counter() - before
+        self.assertEqual(slept, [(False,)])
         await self.assertFailure(
             ensureDeferred(self.database.execute("SELECT x")), ProgrammingError
         )
@@ -188,6 +189,21 @@ class StatementTests(DatabaseCase):
         await self.database.execute("ALTER SEQUENCE tries RESTART")
         with self.assertRaises(OutcomeUnknown):
             await self.database.execute_script(once)
+
+
+class RegularTests(DatabaseCase):
+    """What is done regularly with a database."""
+
+    async def test_now(self):
+        """It is done at once, and no more when the database is closed."""
+        done = []
+
+        async def work():
+            done.append(await self.database.execute("SELECT 1"))
+
+        self.database.work_regularly(work, 1000, "it fails")
+        await self.database.close()
+        self.assertEqual(done, [[(1,)]])
 
 
 class ServerTests(DatabaseCase):
