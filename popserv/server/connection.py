@@ -110,9 +110,13 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             self.close()
             return
         factory.connections.add(self, self.throttle.network)
+        has_tls = ISSLTransport.providedBy(self.transport)
         if not self.throttle.may_start(self._start_later):
-            LineReceiver.pauseProducing(self)
-        elif not ISSLTransport.providedBy(self.transport):
+            self.paused = True
+            # Without TLS the transport may read once, and notices a client that is gone.
+            if has_tls:
+                self.transport.pauseProducing()
+        elif not has_tls:
             self._start()
 
     def callLater(self, period: float, func: Callable[[], object]) -> Any:
@@ -177,6 +181,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def _start_later(self) -> None:
         """Start the session, or the TLS handshake, after others; see StartQueue."""
         if not self.closing:
+            self.resetTimeout()
+            self.factory.connections.renew(self)
             if not ISSLTransport.providedBy(self.transport):
                 self._start()
             self.resume_input()
@@ -249,7 +255,11 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def readConnectionLost(self) -> None:
         """Note that the client will send no more; commands received are still answered."""
         self.input_is_over = True
-        self.close_if_input_is_over()
+        if self.has_greeted or self.unprocessed_octets:
+            self.close_if_input_is_over()
+        else:
+            # One that waits to be started, and has sent nothing, is over.
+            self.close()
 
     def writeConnectionLost(self) -> None:
         """Abort the connection, because the client reads no more."""
@@ -282,6 +292,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """End the session, without UPDATE unless QUIT has entered it."""
         self.stop_idle_timer()
         self.factory.connections.remove(self)
+        self.factory.throttle.starts.remove(self)
         self.closing = self.is_disconnected = True
         if isinstance(reason.value, ConnectionDone):
             self.events.note_end(EndReason.CLOSED)

@@ -40,11 +40,14 @@ class Connections(Generic[C]):
 
     def add(self, connection: C, network: str | None) -> None:
         """Add an unauthenticated connection; one without a network forms its own group."""
-        group = network or connection
-        self._groups[connection] = group
-        members = self._unauthenticated.setdefault(group, {})
-        self._resize(group, len(members), len(members) + 1)
-        members[connection] = None
+        self._add_to_group(connection, network or connection)
+
+    def renew(self, connection: C) -> None:
+        """Make a connection the youngest one; do nothing if it was removed meanwhile."""
+        if connection in self._groups:
+            group = self._groups.pop(connection)
+            self._remove_from_group(connection, group)
+            self._add_to_group(connection, group)
 
     def mark_authenticated(self, connection: C) -> None:
         """Record that a connection has logged in; do nothing if it was removed meanwhile."""
@@ -67,6 +70,12 @@ class Connections(Generic[C]):
             self.remove(oldest)
             return oldest
         return None
+
+    def _add_to_group(self, connection: C, group: Hashable) -> None:
+        self._groups[connection] = group
+        members = self._unauthenticated.setdefault(group, {})
+        self._resize(group, len(members), len(members) + 1)
+        members[connection] = None
 
     def _remove_from_group(self, connection: C, group: Hashable) -> None:
         if group is None:

@@ -47,7 +47,8 @@ class POP3Factory(ServerFactory):
     :param max_connections: when there are more, the oldest unauthenticated connection of the
         network that has most of them is closed.
     :param trusted_networks: networks whose addresses many clients share, such as that of a
-        webmail: failed logins of one client do not delay the others.
+        webmail: failed logins of one client do not delay the others, and no connection waits
+        for its greeting.
     :param bus: sends updates to the other workers of this server.
     :param greeting: returns the text of the greeting for ``host``, as the dialect of
         ``commands`` requires (:mod:`popserv.commands.dialects`).

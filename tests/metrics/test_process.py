@@ -16,6 +16,7 @@ from popserv.metrics.process import MAX_CERTIFICATES, MAX_PATH, TOPIC, ProcessMe
 from popserv.metrics.samples import from_plain
 from popserv.runtime.bus import WorkerBus
 from popserv.workers.questions import MAX_ANSWER
+from tests.auth.throttle.test_starts import Arrival
 from tests.metrics.harness import MeasuredMixin
 
 
@@ -130,7 +131,7 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
         self.patch(throttle.slots, "_queues", {"a": {1: 2, 3: 4}, "b": {5: 6}})
         clock = Clock()
         for _ in range(BURST + 2):
-            throttle.starts.may_start(clock, lambda: None)
+            throttle.starts.may_start(Arrival(clock), lambda: None)
         samples = self.samples()
         self.assertEqual(samples[catalogue.THROTTLED_NETWORKS.name], {(): 1})
         self.assertEqual(samples[catalogue.WAITING_LOGINS.name], {(): 3})

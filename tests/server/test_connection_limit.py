@@ -34,6 +34,16 @@ class ConnectionsTests(SynchronousTestCase):
         connections = self.connections((1, "a"), (2, None), (3, "b"), (4, None))
         self.assertEqual(self.evict_all(connections), [1, 2, 3, 4])
 
+    def test_renewed(self):
+        """A connection that is renewed is the youngest, in its group and of those of its size."""
+        connections = self.connections((1, "a"), (2, "b"), (3, "c"), (4, "c"))
+        connections.renew(3)
+        connections.renew(1)
+        self.assertEqual([*connections], [2, 4, 3, 1])
+        self.assertEqual(self.evict_all(connections), [4, 2, 1, 3])
+        connections.renew(1)
+        self.assertEqual(len(connections), 0)
+
     def test_no_network(self):
         """Connections without a network do not form a common group."""
         connections = self.connections(*((n, None) for n in range(9)), (10, "a"), (11, "a"))

@@ -19,27 +19,18 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
-from popserv.auth.throttle.starts import StartQueue
+from popserv.auth.throttle.starts import Starter, StartQueue
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import Authenticator, Release, client_is_connected
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
 
 
-class Client(Protocol):
+class Client(Starter, Protocol):
     """The interface of a connection that a client throttle requires."""
-
-    def is_connected(self) -> bool:
-        """Return whether the client is still connected; may be called in any thread."""
 
     def details(self) -> ConnectionDetails:
         """Return what is known of the connection; called while a login runs."""
-
-    def callLater(self, seconds: float, function: Callable[[], object]) -> object:
-        """Call a function after a number of seconds."""
-
-    def seconds(self) -> float:
-        """Return the time of the clock of ``callLater``."""
 
 
 class LoginThrottle:

@@ -8,36 +8,53 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.throttle.starts import BURST, INTERVAL, MAX_DELAY, StartQueue
+from popserv.auth.throttle.starts import BURST, INTERVAL, MAX_DELAY, MAX_STARTS, StartQueue
 from popserv.transports.networks import parse_network
 from tests.auth.throttle.test_login_throttle import ThrottleCase
 from tests.commands.harness import REMOTE_PEER, Client
 
 
-class StrictClock(Clock):
-    """Refuses a time in the past, as the reactor does."""
+class Arrival:
+    """A connection that arrives; its clock refuses a time in the past, as the reactor does."""
 
-    def callLater(self, seconds, *call):
+    def __init__(self, clock, connected=True):
+        self.seconds = clock.seconds
+        self._call_later = clock.callLater
+        self.connected = connected
+
+    def callLater(self, seconds, function):
         """Schedule a call."""
         assert seconds >= 0
-        return super().callLater(seconds, *call)
+        return self._call_later(seconds, function)
+
+    def is_connected(self):
+        """Return whether the client is still connected."""
+        return self.connected
 
 
 class StartQueueTests(SynchronousTestCase):
     """StartQueue."""
 
     def setUp(self):
-        """Make the queue, on a clock that is also the client of all connections."""
-        self.clock = StrictClock()
+        """Make the queue."""
+        self.clock = Clock()
         self.clock.advance(1000)
         self.queue = StartQueue()
         self.started = []
 
     def arrive(self, *names):
-        """Start connections, or let them wait."""
+        """Let connections arrive, and start those that may be; return them all."""
+        arrivals = []
         for name in names:
-            if self.queue.may_start(self.clock, partial(self.started.append, name)):
+            arrivals.append(Arrival(self.clock))
+            if self.queue.may_start(arrivals[-1], partial(self.started.append, name)):
                 self.started.append(name)
+        return arrivals
+
+    def let_fail(self, times):
+        """Let logins fail."""
+        for _ in range(times):
+            self.queue.count(Arrival(self.clock))
 
     def test_burst(self):
         """A number of connections is started at once, and the others in order, each in its time."""
@@ -54,7 +71,7 @@ class StartQueueTests(SynchronousTestCase):
 
     def test_numbers(self):
         """The numbers are those of the reference."""
-        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY), (256, 256, 0.125))
+        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY), (256, 256, 1 / 64))
 
     def test_next_burst(self):
         """After a while without connections, as many are started at once again, and no more."""
@@ -87,20 +104,69 @@ class StartQueueTests(SynchronousTestCase):
     def test_failures(self):
         """Failed logins delay the next start, by a limited time however many there are."""
         self.arrive(0)
-        for _ in range(BURST):
-            self.queue.count(self.clock)
+        self.let_fail(BURST)
         self.arrive(1)
         self.clock.advance(INTERVAL)
         self.assertEqual(self.started, [0])
         self.clock.advance(INTERVAL)
         self.assertEqual(self.started, [0, 1])
-        for _ in range(100 * BURST):
-            self.queue.count(self.clock)
+        self.let_fail(100 * BURST)
         self.arrive(2)
         self.clock.advance(MAX_DELAY - INTERVAL)
         self.assertEqual(self.started, [0, 1])
         self.clock.advance(INTERVAL)
         self.assertEqual(self.started, [0, 1, 2])
+
+    def test_lost(self):
+        """A connection that is lost meanwhile leaves the queue, and holds up no other."""
+        arrivals = self.arrive(*range(BURST + 3))
+        for each in arrivals[BURST:]:
+            self.queue.remove(each)
+            self.queue.remove(each)
+        self.assertEqual(len(self.queue), 0)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        *_, lost, last = self.arrive(*range(100, 103))
+        self.queue.remove(lost)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.started, [*range(BURST), 100, 102])
+        self.assertTrue(last.is_connected())
+
+    def test_gone(self):
+        """A client that is gone is started, so that its connection ends, and is not counted."""
+        arrivals = self.arrive(*range(BURST + 4))
+        for each in arrivals[BURST : BURST + 3]:
+            each.connected = False
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.started), BURST + 4)
+
+    def test_fault(self):
+        """A start that fails does not hold up the others."""
+        self.arrive(*range(BURST))
+        for start in (lambda: 1 / 0, partial(self.started.append, "next")):
+            self.queue.may_start(Arrival(self.clock), start)
+        self.assertRaises(ZeroDivisionError, self.clock.advance, INTERVAL)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.started[-1], "next")
+
+    def test_after_a_stall(self):
+        """If the reactor was held up, several are started in one turn, but not too many."""
+        arrivals = self.arrive(*range(BURST + 2 * MAX_STARTS))
+        turns = []
+        for each in arrivals:
+            each.callLater = lambda seconds, function: turns.append(function)
+        self.clock.advance(1)
+        self.assertEqual(len(turns), MAX_STARTS + 1)
+        self.assertEqual(len(self.queue), MAX_STARTS)
+
+    def test_clock_set_back(self):
+        """If the clock is set back, nobody waits longer than if many logins had failed."""
+        self.arrive(0)
+        self.clock.rightNow -= 500
+        self.arrive(1)
+        self.assertEqual(self.started, [0])
+        self.clock.advance(MAX_DELAY)
+        self.assertEqual(self.started, [0, 1])
 
     @given(st.lists(st.sampled_from([0, 0, 0, INTERVAL / 2, INTERVAL, 99 * INTERVAL]), max_size=99))
     def test_rate(self, pauses):
@@ -112,7 +178,7 @@ class StartQueueTests(SynchronousTestCase):
             self.clock.advance(pause)
             name = (number, self.clock.seconds())
             if self.queue.may_start(
-                self.clock, lambda name=name: starts.append((*name, self.clock.seconds()))
+                Arrival(self.clock), lambda name=name: starts.append((*name, self.clock.seconds()))
             ):
                 starts.append((*name, self.clock.seconds()))
         while len(self.queue):
@@ -202,6 +268,40 @@ class ConnectionTests(ThrottleCase):
         first.lose()
         self.clock.advance(2 * INTERVAL)
         self.assertEqual((first.received(), second.received()[:3]), (b"", b"+OK"))
+
+    def test_lost_while_waiting(self):
+        """A connection that is lost leaves the queue at once."""
+        self.occupy()
+        client = self.connect(b"USER ann")
+        self.assertEqual(len(self.factory.throttle.starts), 1)
+        client.lose()
+        self.assertEqual(len(self.factory.throttle.starts), 0)
+
+    def test_half_closed(self):
+        """A client that closes its sending side is answered, if it has sent anything."""
+        self.occupy()
+        silent, other = self.connect(), self.connect(b"NOOP")
+        for each in (silent, other):
+            each.server.readConnectionLost()
+        self.assertEqual((silent.closed, other.closed), (True, False))
+        silent.lose()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(
+            (silent.received(), other.received()),
+            (b"", b"+OK POP3 server ready\r\n-ERR log in first\r\n"),
+        )
+        self.assertTrue(other.closed)
+
+    def test_time_and_age(self):
+        """The idle timer and the age of a connection, for eviction, begin at its start."""
+        self.occupy()
+        first, second = self.connect(), self.connect()
+        # Nothing is started while this clock stands still.
+        self.clock.rightNow += 599
+        first.server._start_later()
+        self.assertEqual(first.server.idle_seconds(), 0)
+        order = [*iter(self.factory.connections)]
+        self.assertEqual(order[-2:], [second.server, first.server])
 
     def test_over_tls(self):
         """A TLS handshake is not read before the connection is started."""
