@@ -154,8 +154,10 @@ class BodySender:
 
     def _end(self, failure: Failure | None) -> None:
         if not self._is_over:
-            self.stop()
-            self._finished(failure, self._has_written)
+            try:
+                self.stop()
+            finally:
+                self._finished(failure, self._has_written)
 
 
 def close_body(body: Iterable[Chunk]) -> None:

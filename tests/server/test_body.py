@@ -155,6 +155,14 @@ class BodySenderTests(SynchronousTestCase):
         sender._finished = lambda failure, has_written: 1 // 0
         self.assertRaises(ZeroDivisionError, sender.resume)
 
+    def test_close_fails(self):
+        """If a body cannot be closed, what is called at the end is called all the same."""
+        body = Body(b"a\n")
+        body.close = lambda: 1 // 0
+        sender = self.sender(body)
+        self.assertRaises(ZeroDivisionError, sender.resume)
+        self.assertEqual((self.written, self.ends), ([b"+OK\r\na\r\n.\r\n"], [None]))
+
     def test_whole(self):
         """A message whose last chunk is known to be the last is compared before any write."""
         for octets in (WRITE_SIZE + 1, 3 * WRITE_SIZE, 3 * WRITE_SIZE + 3):

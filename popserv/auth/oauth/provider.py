@@ -17,6 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
@@ -106,8 +107,9 @@ class ProviderClient:
         parts = urlsplit(url)
         if parts.scheme == "https":
             creator = self._tls_creator(str(parts.hostname))
-            # Twisted loads them for the first connection.
-            factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(Protocol))
+            # Twisted loads them for the first connection.  Without a clock, this one would install
+            # the default reactor, before the program has chosen its own.
+            factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(Protocol), Clock())
             creator.clientConnectionForTLS(factory.buildProtocol(None))
 
     async def request(

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -108,7 +109,8 @@ class CheckPasswordChecker(PasswordService):
 
             self._reactor = reactor
         mark = b"POPSERV_CHECKPASSWORD=%b" % secrets.token_hex(16).encode("ascii")
-        report = ("/usr/bin/env", "-0", mark)
+        # A chroot jail may have it in /bin only.
+        report = (shutil.which("env", path=os.defpath) or "/usr/bin/env", "-0", mark)
         process = _Process(self._reactor, text, is_connected)
         try:
             self._reactor.spawnProcess(

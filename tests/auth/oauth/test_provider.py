@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from datetime import datetime
 from ipaddress import ip_address
 from unittest.mock import patch
@@ -217,6 +219,15 @@ class TLSTests(ProviderCase):
             checker = TokenChecker.from_file(path)
         with self.assertRaisesRegex(UnauthorizedLogin, "is not active"):
             await checker.requestAvatarId(Credentials())
+
+    def test_no_reactor(self):
+        """To load the CAs installs no reactor: the program has not chosen one yet."""
+        program = (
+            "import sys; from popserv.auth.oauth.provider import ProviderClient; "
+            "ProviderClient().prepare('https://192.0.2.1'); "
+            "sys.exit('twisted.internet.reactor' in sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
 
     async def test_unknown_root(self):
         """A certificate of an unknown CA is an error."""

@@ -71,7 +71,7 @@ class StartQueueTests(SynchronousTestCase):
 
     def test_numbers(self):
         """The numbers are those of the reference."""
-        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY), (256, 256, 1 / 64))
+        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY, MAX_STARTS), (256, 256, 1 / 64, 8))
 
     def test_next_burst(self):
         """After a while without connections, as many are started at once again, and no more."""
@@ -153,8 +153,13 @@ class StartQueueTests(SynchronousTestCase):
         """If the reactor was held up, several are started in one turn, but not too many."""
         arrivals = self.arrive(*range(BURST + 2 * MAX_STARTS))
         turns = []
+
+        def call_later(seconds, function):
+            assert seconds >= 0
+            turns.append(function)
+
         for each in arrivals:
-            each.callLater = lambda seconds, function: turns.append(function)
+            each.callLater = call_later
         self.clock.advance(1)
         self.assertEqual(len(turns), MAX_STARTS + 1)
         self.assertEqual(len(self.queue), MAX_STARTS)
