@@ -104,6 +104,19 @@ class CheckPasswordTests(TestCase):
         written = Path(f"{checker._command[0]}.input").read_bytes()
         self.assertEqual(written, b"ann\0secret\0\0")
 
+    async def test_env(self):
+        """The command in the arguments is env, wherever the system has it."""
+        checker = self.checker('echo "$1" >"$0.command"; USER=ann exec "$@"')
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        self.patch(os, "defpath", str(directory))
+        for command in ("/usr/bin/env", f"{directory}/env"):
+            if command != "/usr/bin/env":
+                os.symlink("/usr/bin/env", command)
+            self.assertEqual(await self.ask(checker), b"ann")
+            written = Path(f"{checker._command[0]}.command").read_text()
+            self.assertEqual(written, f"{command}\n")
+
     async def test_standard_streams(self):
         """The program has an empty standard input, and the standard error of the server."""
         path = Path(self.mktemp())
