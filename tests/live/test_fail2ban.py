@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.task import Clock
 from twisted.logger import eventAsText
 
 from popserv.auth.credentials import ExchangeAborted
@@ -65,6 +66,7 @@ class FilterCase(harness.CommandTestCase):
         """Copy the filter."""
         require_programs(self, "fail2ban-regex")
         super().setUp()
+        self.clock = Clock()
         self.directory = temporary_directory(self)
         self.filter = self.directory / "popserv.conf"
         self.filter.write_text((CHECKOUT / FILTER).read_text())
@@ -96,7 +98,7 @@ class FilterCase(harness.CommandTestCase):
 
     def fail_login(self, name, peer):
         """Send a name and a password by AUTH PLAIN."""
-        client = harness.Client(self.factory, peer)
+        client = harness.Client(self.factory, peer, clock=self.clock)
         client.send(b"AUTH PLAIN " + harness.response_line(b"\0" + name + b"\0x"))
         client.lose()
         # The throttle then lets the next client log in.
