@@ -1,4 +1,4 @@
-"""Password guessing and connection floods from one address, among other clients.
+"""Password guessing and floods of connections, among other clients.
 
 The clients connect through the PROXY protocol.  The tests count replies and log lines and
 do not depend on the speed of the machine.
@@ -7,12 +7,15 @@ do not depend on the speed of the machine.
 import re
 import signal
 import socket
+import ssl
 
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from tests.live.harness import TIMEOUT, ServerTestCase, until
+from popserv.auth.throttle.starts import BURST
+from tests.certificates import issue
+from tests.live.harness import TIMEOUT, Server, ServerTestCase, temporary_directory, until
 
 FLOODER = "192.0.2.66"
 BEHIND_PROXY = ("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--allow-plaintext")
@@ -91,6 +94,56 @@ class LoginFloodTests(FloodCase):
         self.assertEqual(self.server.log.count(f"{attacker}: {message}"), 1)
         for connection in connections:
             connection.abandon()
+
+
+class UnknownNetworkTests(FloodCase):
+    """Many connections from networks that nobody has logged in from."""
+
+    def new_server(self):
+        """Start the server, with and without TLS."""
+        type(self).directory = directory = temporary_directory()
+        (directory / "pop.pem").write_bytes(issue("localhost").pem())
+        tls = ("--listen-tls", BEHIND_PROXY[1], "--certificate", directory / "pop.pem")
+        return Server(*BEHIND_PROXY, *tls)
+
+    def arrive(self, number, port, octets=b""):
+        """Return a socket whose client has sent its PROXY header and these octets."""
+        client = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self.addCleanup(client.close)
+        address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        client.sendall(f"PROXY TCP4 {address} 203.0.113.1 4711 110\r\n".encode() + octets)
+        return client
+
+    def over_tls(self, client):
+        """Return a socket over TLS, after the handshake."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        over_tls = context.wrap_socket(client)
+        self.addCleanup(over_tls.close)
+        return over_tls
+
+    def test_rush(self):
+        """All of them are served, with and without TLS, and those that are gone hold up nobody."""
+        name, _ = self.server.add_user([b"x\n"])
+        self.assertEqual(self.log_in("198.51.100.7", name)[:3], b"+OK")
+        plain, tls = self.server.ports[:2]
+        guess = b"USER %b\r\nPASS x\r\n" % name.encode()
+        waiting = [self.arrive(n, plain) for n in range(2 * BURST)]
+        for n in range(300, 320):
+            gone = self.arrive(n, (plain, tls)[n % 2], guess if n % 4 else b"")
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            gone.close()
+        over_tls = [self.arrive(n, tls) for n in range(1000, 1010)]
+        half_closed = self.arrive(2000, plain, b"NOOP\r\n")
+        half_closed.shutdown(socket.SHUT_WR)
+        # A known network, meanwhile.
+        self.assertEqual(self.log_in("198.51.100.7", name)[:3], b"+OK")
+        greeting = b"+OK POP3 server ready\r\n"
+        for client in (*waiting, *map(self.over_tls, over_tls)):
+            self.assertEqual(client.recv(100), greeting)
+        self.assertEqual(half_closed.makefile("rb").read(), greeting + b"-ERR log in first\r\n")
+        self.assertEqual(self.log_in("198.51.100.8", name)[:3], b"+OK")
+        self.assertNotIn("Traceback", self.server.log)
 
 
 class ConnectionLimitTests(FloodCase):
