@@ -62,6 +62,7 @@ class Languages:
         while subtags:
             if subtags in tags:
                 return tags[subtags]
-            # No tag ends with a single letter or digit, which introduces the subtag after it.
+            # RFC 4647 also removes a single letter or digit before the next look-up, which would
+            # find nothing: no tag ends with one.
             subtags = subtags.rpartition("-")[0]
         return None

@@ -1,7 +1,8 @@
 """The length of the paths of UNIX sockets.
 
-Python's ``socket`` refuses a longer path with an exception that has no error number, of which
-Twisted's connector makes an error of its own and a timeout.
+For a longer path, Python's ``socket`` raises an OSError without an error number.  Twisted's
+connector uses its text as that number, which is a TypeError, and the attempt ends only by its
+timeout.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import os
 
 MAX_PATH = 107
-"""The maximum octets of the path of a UNIX socket, on Linux."""
+"""The maximum number of octets in the path of a UNIX socket on Linux."""
 
 
 def is_too_long(path: str) -> bool:
-    """Return whether no UNIX socket can have this path, because it is too long."""
+    """Return whether a path is too long for a UNIX socket."""
     return len(os.fsencode(path)) > MAX_PATH

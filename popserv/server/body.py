@@ -83,7 +83,7 @@ class BodySender:
                     self._call_later(0, self._continue_scheduled)
         except Exception:
             if self._is_over:
-                # What is called at the end has failed, and not the body.
+                # The exception is that of ``finished`` or of ``close``, not of the body.
                 raise
             self._end(Failure())
 

@@ -88,10 +88,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     _has_completed_handshake = _has_ended = False
 
     def connectionMade(self) -> None:
-        """Start the session immediately, or after the TLS handshake."""
+        """Start the session at once or after the TLS handshake, or when the throttle permits it."""
         factory = self.factory
         self.peer = self.transport.getPeer()
-        # It also counts what was before STLS.
+        # One for the whole connection: a login after STLS discounts the start before it.
         self.throttle = ClientThrottle(factory.throttle, factory.networks.of(self.peer), self)
         self.output = self.make_writer()
         self.events = self.make_events(self.transport)
@@ -113,7 +113,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         has_tls = ISSLTransport.providedBy(self.transport)
         if not self.throttle.may_start(self._start_later):
             self.paused = True
-            # Without TLS the transport may read once, and notices a client that is gone.
+            # Without TLS, the transport reads until the client sends something, and so notices one
+            # that disconnects.
             if has_tls:
                 self.transport.pauseProducing()
         elif not has_tls:
@@ -179,7 +180,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         self.greet()
 
     def _start_later(self) -> None:
-        """Start the session, or the TLS handshake, after others; see StartQueue."""
+        """Start the session or the TLS handshake of one that has waited; see StartQueue."""
         if not self.closing:
             self.resetTimeout()
             self.factory.connections.renew(self)
@@ -258,7 +259,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         if self.has_greeted or self.unprocessed_octets:
             self.close_if_input_is_over()
         else:
-            # One that waits to be started, and has sent nothing, is over.
+            # The connection waits to be started, and there is nothing to answer.
             self.close()
 
     def writeConnectionLost(self) -> None:

@@ -93,7 +93,7 @@ class CertificateCredentialsTests(SynchronousTestCase):
     """CertificateCredentials."""
 
     def test_names(self):
-        """They have the names of the certificate, and the one that the client has sent, if any."""
+        """The credentials have the names of the certificate, and the client's own, if any."""
         for names, username in (([b"ann", b"bob"], b""), ([b"ann"], b"ann")):
             credentials = CertificateCredentials(names, *filter(None, [username]))
             verifyObject(ICertificateCredentials, credentials)

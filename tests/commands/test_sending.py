@@ -36,7 +36,7 @@ class CachedMailbox(MemoryMailbox):
 
 
 class CachedMaildrops(MemoryMaildrops):
-    """A store of one message, which is cached, or other octets, or none.
+    """A store of one message, and of what its cache returns for it: octets or None.
 
     ``opened`` counts how often it was opened.
     """

@@ -207,7 +207,7 @@ class FaultTests(TestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_deadline_passed(self):
-        """One whose time is over when a connection is free for it does not connect any more."""
+        """A query whose time has expired when a connection becomes free does not connect."""
         looking_up = mock.Mock(run=lambda *args: Deferred())
         self.patch(pool, "BoundedThreadPool", lambda *args, **options: looking_up)
         clock = Clock()
@@ -340,7 +340,7 @@ class ConnectTests(SynchronousTestCase):
         self.addCleanup(self.listening.close)
 
     def connect(self, hosts, seconds, **parameters):
-        """Connect to the server under so many addresses."""
+        """Connect to the server, whose address is listed ``hosts`` times."""
         parameters = {
             "host": ",".join(["127.0.0.1"] * hosts),
             "port": self.listening.getsockname()[1],
@@ -352,7 +352,7 @@ class ConnectTests(SynchronousTestCase):
         return ensureDeferred(connect(self.clock, parameters, threads, seconds))
 
     def accept(self):
-        """Let the next connection come as far as the client has sent something; return it."""
+        """Accept the next connection, and return it when the client has sent something."""
         connection, _ = self.listening.accept()
         self.addCleanup(connection.close)
         [writer] = self.clock.getWriters()

@@ -12,7 +12,7 @@ class LimitsTests(SynchronousTestCase):
     """The numbers of the page are those of the code."""
 
     def test_checkers(self):
-        """Those of checkers that ask others."""
+        """The limits of the checkers that ask another program, a database or a directory."""
         text = " ".join((DOCS / "reference/limits.rst").read_text("utf-8").split())
         for sentence in (
             f"{MAX_NAME} octets for ``sql``, ``ldap``, ``dovecot``, ``pam`` and ``checkpassword``;",

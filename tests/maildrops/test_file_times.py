@@ -12,7 +12,7 @@ class FileClockTests(SynchronousTestCase):
     """The clock of file systems."""
 
     def test_file_clock(self):
-        """A file that is written has a time of that clock, which is never before it."""
+        """The modification time of a file is not before FILE_CLOCK at the start of the write."""
         for _ in range(20):
             path = self.mktemp()
             before = time.clock_gettime_ns(FILE_CLOCK)

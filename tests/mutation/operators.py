@@ -21,7 +21,7 @@ _OTHERS = (
 
 
 class ReplaceException(ExceptionReplacer):
-    """Replaces an exception that is caught; cosmic-ray's own fails if its name has a dot."""
+    """Replaces a caught exception; cosmic-ray's own fails if the exception's name has a dot."""
 
     @staticmethod
     def _name_nodes(node):

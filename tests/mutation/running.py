@@ -139,7 +139,7 @@ class _Reporter(Reporter):
 def _run(mutant, name, tests, output, directory):
     """Run tests with a mutant, and end the process."""
     os.setsid()
-    # As for all temporary files: tests act as other users, too.
+    # Like /tmp, because tests act as other users, too.
     os.chmod(directory, 0o1777)
     tempfile.tempdir = directory
     sys.meta_path.insert(0, _Finder(name, mutant.source))

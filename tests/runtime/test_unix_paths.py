@@ -13,7 +13,7 @@ class LengthTests(SynchronousTestCase):
     """is_too_long."""
 
     def test_socket(self):
-        """Of the paths that are not too long, the longest is that of a socket."""
+        """A socket can be bound to the longest path that is allowed, and not to a longer one."""
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "\xe4")
             path += "x" * (107 - len(os.fsencode(path)))

@@ -52,7 +52,7 @@ class DovecotChecker(PasswordService):
     def from_path(cls, path: str) -> DovecotChecker:
         """Return a checker for the socket with this path; Dovecot need not run yet.
 
-        :raises ValueError: there is no path, or it is too long.
+        :raises ValueError: the path is empty or too long.
         """
         if not path:
             raise ValueError(
@@ -61,7 +61,7 @@ class DovecotChecker(PasswordService):
         path = os.path.abspath(path)
         if is_too_long(path):
             raise ValueError(
-                f"{path} has more than {MAX_PATH} octets; use a shorter path of Dovecot's socket"
+                f"{path} has more than {MAX_PATH} octets; use a shorter path for Dovecot's socket"
             )
         return cls(AuthClient(path))
 

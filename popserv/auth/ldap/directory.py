@@ -152,7 +152,7 @@ class Directory:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         try:
-            # It closes the socket if the handshake fails.
+            # wrap_socket closes the socket if the handshake fails.
             context.wrap_socket(plain).close()
         except OSError as error:
             raise ldap.SERVER_DOWN({"desc": str(error)}) from error

@@ -107,8 +107,9 @@ class ProviderClient:
         parts = urlsplit(url)
         if parts.scheme == "https":
             creator = self._tls_creator(str(parts.hostname))
-            # Twisted loads them for the first connection.  Without a clock, this one would install
-            # the default reactor, before the program has chosen its own.
+            # Newer versions of Twisted load the CAs with the first connection object, so one is
+            # made here.  Without a clock, its factory would install the default reactor before the
+            # program has chosen one.
             factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(Protocol), Clock())
             creator.clientConnectionForTLS(factory.buildProtocol(None))
 

@@ -109,7 +109,7 @@ class CheckPasswordChecker(PasswordService):
 
             self._reactor = reactor
         mark = b"POPSERV_CHECKPASSWORD=%b" % secrets.token_hex(16).encode("ascii")
-        # A chroot jail may have it in /bin only.
+        # A chroot jail may have env in /bin only.
         report = (shutil.which("env", path=os.defpath) or "/usr/bin/env", "-0", mark)
         process = _Process(self._reactor, text, is_connected)
         try:

@@ -34,7 +34,7 @@ class Client(Starter, Protocol):
 
 
 class LoginThrottle:
-    """The throttle of a server: the penalties and slots of all networks, and what waits to start.
+    """The throttle of a server: the penalties and slots of all networks, and the queue of starts.
 
     ``authenticator`` checks the credentials.  ``bus`` connects the server's workers, which
     share the penalties.  Each worker has slots and a queue of starts of its own.
@@ -47,7 +47,7 @@ class LoginThrottle:
         self.starts = StartQueue()
 
     def with_authenticator(self, authenticator: Authenticator) -> LoginThrottle:
-        """Return a throttle for another service, such as SMTP, which has all but this in common.
+        """Return a throttle for another service, such as SMTP; all but the authenticator is shared.
 
         A failed login at one of the services then delays the replies of both.
         """
@@ -59,7 +59,8 @@ class LoginThrottle:
 class ClientThrottle:
     """The throttle of one connection, which runs one login at a time.
 
-    ``network`` is the name of the client's network.  If it is None, logins are not throttled.
+    ``network`` is the name of the client's network.  If it is None, neither logins nor
+    starts are throttled.
     """
 
     __slots__ = ("_attempt", "_begun", "_client", "_is_counted", "_throttle", "network")

@@ -11,8 +11,8 @@ nothing from repeating a guess.
 
 A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
 them between two guesses.  Instead the user name is known in the network for a day, which gives it
-a reserved slot (:mod:`popserv.auth.throttle.slots`), and so is the network, whose connections are
-started before others (:mod:`popserv.auth.throttle.starts`).
+a reserved slot (:mod:`popserv.auth.throttle.slots`).  The network is known for as long, and its
+connections do not wait to be started (:mod:`popserv.auth.throttle.starts`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FAILURE_LIFETIME = 600.0
 """Seconds after which a failure is not counted any more."""
 
 KNOWN_NAME_LIFETIME = 86_400.0
-"""Seconds for which a name is known in a network after its last successful login."""
+"""Seconds for which a name is known in a network, and the network itself, after the last login."""
 
 MAX_FAILURES = 10
 """The maximum number of failures that are stored for a network; the oldest is evicted."""
@@ -49,7 +49,7 @@ K = TypeVar("K")
 
 
 class Penalties:
-    """Recent failures of at most ``max_entries`` networks, and as many known names and networks.
+    """Recent failures, known names and known networks, at most ``max_entries`` of each.
 
     If there are more, the least recent is evicted.
 
@@ -113,7 +113,8 @@ class Penalties:
         """Record that a name has logged in from a network."""
         at = self._now()
         self._store_known_name(network, name, at)
-        # Other workers need the name only if logins of the network may have to wait there.
+        # Without failures of the network, no login waits for a slot at another worker; its
+        # connections there may still wait to be started.
         if network in self._failures:
             self._bus.publish(_TOPIC, _known_name_update(network, name, at))
 

@@ -1,12 +1,13 @@
 """A rate limit for starting connections of networks from which nobody has logged in.
 
-Somebody who guesses passwords from thousands of addresses reaches no limit of a single network, and
-each connection costs a greeting, each guess the hash of a password.  Therefore at most one such
-connection in each ``INTERVAL`` is started, after ``BURST`` of them.  A login that succeeds is not
-counted, and one that fails counts like another connection.  The others wait in a queue.
+Somebody who guesses passwords from thousands of addresses reaches no limit of a single network,
+although each connection costs the server a greeting and each guess a password hash.  Therefore at
+most ``BURST`` connections of such networks are started at once, and then one every ``INTERVAL``
+seconds; the others wait in a queue.  A connection whose login succeeds is no longer counted, and
+each failed login counts like another connection.
 
-Networks from which somebody has logged in within a day have no such limit: their users neither wait
-in that queue nor find the processor occupied by what comes from elsewhere.
+Connections of networks from which somebody has logged in within a day are not limited and do not
+wait.  The limit also leaves the processor time for them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from functools import partial
 from typing import Protocol
 
 INTERVAL = 1 / 256
-"""Seconds in which one more connection may be started."""
+"""Seconds between two starts, once ``BURST`` connections have been started."""
 
 BURST = 256
-"""The connections that may be started at once, if there were none for a second."""
+"""The maximum number of connections that are started at once, after a second without any."""
 
 MAX_DELAY = 1 / 64
-"""The maximum delay in seconds of the next start, however many logins fail."""
+"""The maximum number of seconds until the next start, however many logins fail."""
 
 MAX_STARTS = 8
-"""The maximum of connections that are started before others are served."""
+"""The maximum number of waiting connections that are started in one turn of the reactor."""
 
 _HEADROOM = (BURST - 1) * INTERVAL
 _ROUNDING = 1e-6
@@ -95,10 +96,10 @@ class StartQueue:
         for each in [*self._waiting][:MAX_STARTS]:
             if self._delay(client) > _ROUNDING:
                 break
-            # One that is gone ends when it is started.
+            # If the client is gone, starting its connection ends it, which is not counted.
             if each.is_connected():
                 self.count(client)
-            # Apart, so that one that fails holds up no other.
+            # Each in a call of its own, so that an exception in one does not stop the others.
             each.callLater(0, self._waiting.pop(each))
         if self._waiting:
             self._wait(client)

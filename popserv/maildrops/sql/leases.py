@@ -82,10 +82,10 @@ class Leases:
     async def take(self, name: bytes, delay: int) -> Found:
         """Lock the maildrop of a user, which is created if there is none.
 
-        With a ``delay`` in seconds, it is a login, before which there was none for so long; with 0,
-        it does not count.
+        ``delay`` is the minimum number of seconds since the last login.  With 0, the time of the
+        last login is neither checked nor changed.
 
-        :raises LoginTooSoon: there was one.
+        :raises LoginTooSoon: the last login was less than ``delay`` seconds ago.
         :raises MaildropBusy: another session has it.
         :raises TryLater: the database does not answer, or the process stops.
         """
@@ -95,7 +95,7 @@ class Leases:
                 raise TryLater
             found = await self._take(name, delay)
             if self._is_stopped:
-                # stop, which waits for this, releases it with the others.
+                # stop waits for this call, and releases the lease with the others.
                 raise TryLater
             return found
         finally:

@@ -223,7 +223,7 @@ class ConnectionTests(ThrottleCase):
         self.assertIn(b"+OK ann's maildrop", client.send(b"PASS pw\r\n"))
 
     def test_known_networks(self):
-        """A network from which somebody has logged in need not wait, nor need trusted ones."""
+        """Connections of known networks and of trusted ones do not wait."""
         self.connect(b"USER ann", b"PASS pw").send(b"QUIT\r\n")
         self.factory.networks = type(self.factory.networks)([parse_network("203.0.113.0/24")])
         self.occupy()
@@ -236,9 +236,9 @@ class ConnectionTests(ThrottleCase):
         self.assertEqual(self.connect().greeting, b"")
 
     def test_login(self):
-        """The first login from a network is not counted once it has succeeded, nor are later ones.
+        """The start of a connection is discounted when its login succeeds; later ones do not count.
 
-        One that fails is counted, as a connection without a login is.
+        A failed login counts like another connection, unless the network is known.
         """
         starts = self.factory.throttle.starts
         before = starts._clear_at
@@ -256,7 +256,7 @@ class ConnectionTests(ThrottleCase):
         self.assertLess(starts._clear_at, self.clock.seconds())
 
     def test_login_after_stls(self):
-        """A login is the same connection's that was counted before STLS."""
+        """A login after STLS discounts the start of its connection, counted before STLS."""
         self.serve(tls="context")
         starts = self.factory.throttle.starts
         before = starts._clear_at = self.clock.seconds()

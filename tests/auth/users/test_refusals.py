@@ -75,7 +75,7 @@ class ReactorTests(TestCase):
         self.assertEqual(await EvenRefusals().watch(checking()), b"ann")
 
     async def test_limit(self):
-        """It is not asked for a delay of a refusal that has taken longer than the limit."""
+        """The clock is not asked to delay a refusal that has taken longer than the limit."""
         self.patch(refusals, "MAX_DELAY", 0)
 
         async def checking():

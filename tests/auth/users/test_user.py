@@ -22,7 +22,7 @@ class UserTests(SynchronousTestCase):
     """What is said of a user."""
 
     def test_avatar(self):
-        """The avatar ID is the user whose maildrop is opened, with the settings, if there are."""
+        """The avatar ID is the user whose maildrop is opened, with its settings, if any."""
         settings = UserSettings(read_only=True)
         for rules, avatar in (
             (NO_RULES, b"ann"),

@@ -77,7 +77,7 @@ LOGINS = (None, -61, -60, -60 + 1e-6, 0, 60, 60 + 1e-6)
 
 
 def waits(login, delay):
-    """Return whether there can be no login yet; one that is to come in a minute counts."""
+    """Return whether a login must still wait; a last login up to a minute in the future counts."""
     return bool(delay) and login is not None and -delay < login <= 60
 
 
@@ -160,7 +160,7 @@ class LeaseTests(StatementCase):
                     self.assertEqual(self.leases(), (released, (other, 5, None)))
 
     def test_durable(self):
-        """A statement about leases does not wait until it is durable; the next one does again."""
+        """Statements about leases commit without waiting for the disk; the next ones wait again."""
         commit = "SHOW synchronous_commit"
         usual = self.sql(commit)
         for statement, parameters in (
@@ -221,11 +221,11 @@ class MessageCase(StatementCase):
 
 
 ARRAYS = "header_only", "has_downgraded", "downgraded"
-"""The columns of a list that are in any order."""
+"""The columns of LIST whose values may be in any order."""
 
 
 class ReadingTests(MessageCase):
-    """What is read is of one maildrop, and of the positions that a session has seen."""
+    """Statements read one maildrop only, and only the positions that a session has seen."""
 
     def test_list(self):
         """Columns fit together in whichever order the messages are in the table."""
@@ -332,7 +332,7 @@ class ReadingTests(MessageCase):
 
 
 class ChangingTests(MessageCase):
-    """What is changed is of one maildrop, and whatever depends on it is changed with it."""
+    """Statements change one maildrop only, and with it whatever depends on the change."""
 
     def test_mark_seen(self):
         """Messages are marked as read that are not, and no row is written for others."""

@@ -89,7 +89,8 @@ class _GzipDecompressor:
 
     @property
     def needs_input(self) -> bool:
-        # There may be more output, but the end of the member is still to be read.
+        # zlib may still hold output, but returns it with the next input; at least the trailer
+        # remains to be read.
         return not self._zlib.unconsumed_tail
 
     @property
