@@ -5,7 +5,7 @@ Rules of this file:
     interrupted, and no lock that is being taken is lost.
  2. While the client does not read, nothing is read from it: a session needs no more
     memory than one read and a few chunks of a body.
-The module has more than 300 lines, because all that can end a session is in one place.
+The module has more than 300 lines, because all that starts or ends a session is in one place.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 INTERVAL = 1 / 256
@@ -93,7 +94,7 @@ class StartQueue:
 
     def _start_next(self, client: Starter) -> None:
         self._has_timer = False
-        for each in [*self._waiting][:MAX_STARTS]:
+        for each in list(islice(self._waiting, MAX_STARTS)):
             if self._delay(client) > _ROUNDING:
                 break
             # If the client is gone, starting its connection ends it, which is not counted.
