@@ -149,6 +149,8 @@ class Server:
 
     ``store`` replaces the option that names the store, and ``prefix`` is a command that starts
     twistd.
+
+    :ivar port: the first of its TCP ports.
     """
 
     def __init__(
@@ -187,6 +189,8 @@ class Server:
         until(lambda: self.ports or self.process.poll() is not None, "a port")
         if self.process.poll() is not None:
             raise AssertionError(f"twistd did not start:\n{self.log}")
+        # Whoever measures connections must not search the log for it each time.
+        self.port = self.ports[0]
         self.connect().close()
 
     @property
@@ -203,11 +207,6 @@ class Server:
     def ports(self):
         """The TCP ports on which the server listens, in order."""
         return [int(port) for port in re.findall(r"starting on (\d+)\n", self.log)]
-
-    @property
-    def port(self):
-        """The first of the TCP ports."""
-        return self.ports[0]
 
     @property
     def memory(self):
