@@ -17,11 +17,11 @@ from functools import partial
 from itertools import islice
 from typing import Protocol
 
-INTERVAL = 1 / 256
+INTERVAL = 1 / 128
 """Seconds between two starts, once ``BURST`` connections have been started."""
 
 BURST = 256
-"""The maximum number of connections that are started at once, after a second without any."""
+"""The maximum number of connections that are started at once, after two seconds without any."""
 
 MAX_DELAY = 1 / 64
 """The maximum number of seconds until the next start, however many logins fail."""

@@ -71,7 +71,7 @@ class StartQueueTests(SynchronousTestCase):
 
     def test_numbers(self):
         """The numbers are those of the reference."""
-        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY, MAX_STARTS), (256, 256, 1 / 64, 8))
+        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY, MAX_STARTS), (256, 128, 1 / 64, 8))
 
     def test_next_burst(self):
         """After a while without connections, as many are started at once again, and no more."""
