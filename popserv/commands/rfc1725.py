@@ -99,6 +99,10 @@ def retr(session: Session, n: int) -> Outcome:
     return send_message(session, n)
 
 
+def _do_nothing() -> None:
+    pass
+
+
 _DELETED = Text("message %d deleted")
 
 
@@ -106,6 +110,8 @@ _DELETED = Text("message %d deleted")
 def dele(session: Session, n: int) -> bytes:
     """Mark a message as deleted."""
     session.maildrop.mark(n)
+    # There is nothing to prepare, but a command will probably follow at once.
+    session.prepare = _do_nothing
     return ok_line(_DELETED.filled(session.language, n))
 
 

@@ -23,6 +23,7 @@ from popserv.runtime.timeouts import TimeoutQueue
 from popserv.server.connection_limit import Connections, Evictable
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.protocol import POP3Server
+from popserv.server.quick_clients import QuickClients
 from popserv.transports.networks import Network, Networks
 
 
@@ -94,6 +95,7 @@ class POP3Factory(ServerFactory):
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.read_ahead = ReadAheadLimit()
+        self.quick_clients = QuickClients()
         self.networks = Networks(trusted_networks)
         self.connections: Connections[Evictable] = (
             Connections() if connections is None else connections

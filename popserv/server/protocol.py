@@ -29,7 +29,7 @@ from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import close_body
 from popserv.server.connection import Connection
 from popserv.server.session_events import EndReason
-from popserv.transports.output import can_use_socket, receive_now
+from popserv.transports.output import can_use_socket
 
 _MAX_LENGTH = MAX_LINE + 1
 """The octets of a command line with its CR."""
@@ -55,13 +55,10 @@ class POP3Server(Connection):
     """Octets of pipelined commands with which reading goes on while other sessions are served."""
     OCTETS_PER_LINE = 1024
     """Octets of a response that count as one more command; a body in chunks counts as nine."""
-    MAX_SLOW_ANSWERS = 3
-    """Replies that are prepared in vain, one after the other, before no more are."""
 
     _sasl_response: Deferred[bytes] | None = None
     _delayed_error: IDelayedCall | None = None
     _lines_left = LINES_PER_TURN
-    _slow_answers = 0
     _failed_logins = 0
     _bad_commands = 0
 
@@ -89,6 +86,9 @@ class POP3Server(Connection):
             return
         # This is a new turn of the reactor.
         self._lines_left = self.LINES_PER_TURN
+        # If others are served as well, the process does not sleep until the next command.
+        quick = self.factory.quick_clients
+        is_alone, quick.last = quick.last == id(self), id(self)
         while True:
             if self.is_one_line(data):
                 # The reply leaves at once.
@@ -98,32 +98,27 @@ class POP3Server(Connection):
                 super().dataReceived(data)
                 output.is_batching = False
                 output.flush()
-            prepare = self.session.prepare
-            if prepare is None:
+            prepare, self.session.prepare = self.session.prepare, None
+            if prepare is None or not is_alone:
                 break
-            data = self._received_meanwhile(prepare)
+            data = self._receive_next(prepare)
             if not data:
                 break
         if self._lines_left < self.LINES_PER_TURN:
             self.resetTimeout()
 
-    def _received_meanwhile(self, prepare: Callable[[], object]) -> bytes:
-        """Prepare the next reply, and return what the client has sent in the meantime.
-
-        It spares a turn of the reactor, but only a client on this machine is quick enough.
-        """
-        self.session.prepare = None
+    def _receive_next(self, prepare: Callable[[], object]) -> bytes:
+        """Prepare the next reply, and return what the client has sent meanwhile, or nothing."""
+        quick = self.factory.quick_clients
         if (
             self.paused
             or self.closing
-            or self._slow_answers >= self.MAX_SLOW_ANSWERS
+            or not quick.may_be_quick()
             or not can_use_socket(self.transport)
         ):
             return b""
         prepare()
-        data = receive_now(self.transport)
-        self._slow_answers = 0 if data else self._slow_answers + 1
-        return data
+        return quick.receive(self.transport)
 
     def lineReceived(self, line: bytes) -> None:
         """Run a command, or pass on the response to a challenge."""

@@ -12,7 +12,7 @@ from popserv.interfaces import ICachedMessages
 from popserv.maildrops.memory import MemoryMailbox, MemoryMaildrops
 from popserv.messages.downgrade import Downgrader
 from popserv.messages.workarounds import OUTLOOK_NO_NULS, WORKAROUNDS
-from popserv.server import protocol
+from popserv.server import protocol, quick_clients
 from tests.commands.test_rfc1725 import log_in
 from tests.messages.harness import texts
 
@@ -195,8 +195,8 @@ class ReadAheadTests(SynchronousTestCase):
     def client(self, maildrops, *, reads_ahead=True, **options):
         """Return a client whose transport can use its socket, but is always too slow."""
         self.patch(protocol, "can_use_socket", lambda transport: reads_ahead)
-        self.patch(protocol, "receive_now", lambda transport: b"")
-        self.patch(protocol.POP3Server, "MAX_SLOW_ANSWERS", 1000)
+        self.patch(quick_clients, "receive_now", lambda transport: b"")
+        self.patch(quick_clients, "MAX_SKIPPED", 0)
         commands = (*rfc1725.COMMANDS, *utf8.COMMANDS)
         client = log_in(maildrops, commands=commands, **options)
         self.addCleanup(client.lose)

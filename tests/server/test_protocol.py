@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popserv.server import protocol, reply_writer
+from popserv.server import protocol, quick_clients, reply_writer
 from tests.server.harness import ServerTestCase
 
 COMMAND_LINES = (
@@ -139,10 +139,10 @@ class InputTests(ServerTestCase):
             self.assertEqual(ann.transport.producerState, "producing")
 
     def quick_client(self, *packets):
-        """Return a client that sends each of these packets before the reactor gets control."""
+        """Return a client that has sent each of these packets when its socket is read."""
         ann = self.logged_in()
         session = ann.server.session
-        self.prepared = 0
+        self.prepared = self.received = 0
         self.waiting = list(packets)
 
         def prepare():
@@ -150,10 +150,11 @@ class InputTests(ServerTestCase):
 
         def receive(transport):
             session.prepare = prepare
+            self.received += 1
             return self.waiting.pop(0) if self.waiting else b""
 
         self.patch(protocol, "can_use_socket", lambda transport: True)
-        self.patch(protocol, "receive_now", receive)
+        self.patch(quick_clients, "receive_now", receive)
         session.prepare = prepare
         return ann
 
@@ -163,8 +164,33 @@ class InputTests(ServerTestCase):
         self.assertEqual(
             ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n" * 4 + b"+OK message 1 deleted\r\n"
         )
-        self.assertEqual(self.prepared, 5)
+        # After DELE there is nothing to prepare.
+        self.assertEqual(self.prepared, 4)
         self.assertEqual(ann.send(b"AT\r\n"), b"+OK 1 5\r\n")
+
+    def test_almost_quick_client(self):
+        """The socket is read again for some microseconds."""
+        packets = [*[b""] * 15, b"NOOP\r\n", *[b""] * 16, b"NOOP\r\n"]
+        ann = self.quick_client(*packets)
+        self.assertEqual(ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n" * 2)
+        self.assertEqual(self.waiting, packets[-1:])
+
+    def test_other_client(self):
+        """No socket is read again while another client is served."""
+        ann = self.quick_client(b"NOOP\r\n")
+        bob = self.connect()
+        bob.send(b"NOOP\r\n")
+        self.assertEqual(ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n")
+        self.assertEqual((self.prepared, self.received), (0, 0))
+        self.assertIsNone(ann.server.session.prepare)
+
+    def test_series_only(self):
+        """The socket is read again after a command that another one usually follows at once."""
+        ann = self.quick_client()
+        for command, receptions in (b"DELE 1", 16), (b"NOOP", 0), (b"RSET", 0):
+            ann.server.session.prepare, before = None, self.received
+            ann.send(command + b"\r\n")
+            self.assertEqual(self.received - before, receptions, command)
 
     def test_turn_of_quick_client(self):
         """A quick client waits for the other sessions, as one that pipelines its commands."""
@@ -181,16 +207,27 @@ class InputTests(ServerTestCase):
         self.assertTrue(ann.closed)
 
     def test_slow_client(self):
-        """After three replies that were prepared in vain, no more are prepared."""
-        ann = self.quick_client(b"NOOP\r\n")
-        for _ in range(5):
+        """Fewer and fewer replies are prepared in vain, by all clients, but some always are."""
+        ann = self.quick_client()
+        session = ann.server.session
+        prepare, tries = session.prepare, []
+        for number in range(200):
+            before, session.prepare = self.received, prepare
             ann.send(b"NOOP\r\n")
-        self.assertEqual(self.prepared, 1 + 3)
-        ann.lose()
-        never_quick = self.quick_client()
-        for _ in range(5):
-            never_quick.send(b"NOOP\r\n")
-        self.assertEqual(self.prepared, 3)
+            if self.received > before:
+                tries.append(number)
+        self.assertEqual(tries, [0, 1, 3, 7, 15, 31, 63, 127, 191])
+        self.assertEqual((self.received, self.prepared), (9 * 16, 9))
+
+    def test_client_becomes_quick(self):
+        """Once a client is quick, the next replies are prepared as in the beginning."""
+        ann = self.quick_client(*[b""] * 48, b"NOOP\r\n")
+        for _ in range(8):
+            ann.server.session.prepare = ann.server.session.prepare or (lambda: None)
+            ann.send(b"NOOP\r\n")
+        self.assertEqual((self.waiting, self.received), ([], 48 + 1 + 16))
+        ann.send(b"NOOP\r\n")
+        self.assertEqual(self.received, 48 + 1 + 32)
 
     def test_other_transports_prepare_nothing(self):
         """Without a socket of its own, a transport gets its input from the reactor only."""

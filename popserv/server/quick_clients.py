@@ -1,0 +1,48 @@
+"""Whether the socket of a client is read again after a reply, before the reactor waits for it.
+
+If a process sleeps until the next command, to fall asleep and to be woken takes more CPU time than
+most commands, and the client waits as well.  Only a client on the same machine, such as a webmail
+or a proxy that terminates TLS, sends its next command within microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from popserv.transports.output import receive_now
+
+MAX_RECEPTIONS = 16
+"""How often the socket is read again at most; each time takes about a microsecond."""
+
+MAX_SKIPPED = 63
+"""The maximum number of replies after which no socket is read again, because that was in vain."""
+
+
+class QuickClients:
+    """What is known of the clients of a process.
+
+    :ivar last: the id of the connection that has received last.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+        self._skipped = 0
+        self._max_skipped = 0
+
+    def may_be_quick(self) -> bool:
+        """Return whether it is worth reading a socket again after this reply."""
+        if self._skipped:
+            self._skipped -= 1
+            return False
+        return True
+
+    def receive(self, transport: Any) -> bytes:
+        """Return what a client sends within some microseconds, or nothing."""
+        for _ in range(MAX_RECEPTIONS):
+            received = receive_now(transport)
+            if received:
+                self._max_skipped = 0
+                return received
+        self._skipped = self._max_skipped
+        self._max_skipped = min(2 * self._max_skipped + 1, MAX_SKIPPED)
+        return b""
