@@ -110,8 +110,8 @@ _DELETED = Text("message %d deleted")
 def dele(session: Session, n: int) -> bytes:
     """Mark a message as deleted."""
     session.maildrop.mark(n)
-    # There is nothing to prepare, but a command will probably follow at once.
-    session.prepare = _do_nothing
+    # There may be nothing to prepare, but a command will probably follow at once.
+    session.prepare = session.prepare or _do_nothing
     return ok_line(_DELETED.filled(session.language, n))
 
 

@@ -118,8 +118,8 @@ class Session:
     :ivar name: the name of the last login or login attempt.
     :ivar method: the command of the last login attempt, or its SASL mechanism.
     :ivar ahead: the response that the client will probably request next, if it is known.
-    :ivar prepare: prepares the reply to the command that will probably follow the present one,
-        which has set it; it is called while the client processes the present reply, or never.
+    :ivar prepare: prepares the reply to the command that will probably follow the present one at
+        once; it is called while the client processes the present reply, or never.
     :ivar mailbox: the mailbox, since TRANSACTION.
     :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
     :ivar read_cached: the method of the mailbox, or None if it does not provide ICachedMessages.

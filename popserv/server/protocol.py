@@ -28,6 +28,7 @@ from popserv.messages.framing import MessageFramer
 from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import close_body
 from popserv.server.connection import Connection
+from popserv.server.quick_clients import MAX_SERIES
 from popserv.server.session_events import EndReason
 from popserv.transports.output import can_use_socket
 
@@ -88,7 +89,7 @@ class POP3Server(Connection):
         self._lines_left = self.LINES_PER_TURN
         # If others are served as well, the process does not sleep until the next command.
         quick = self.factory.quick_clients
-        is_alone, quick.last = quick.last == id(self), id(self)
+        series, quick.last = MAX_SERIES if quick.last == id(self) else 1, id(self)
         while True:
             if self.is_one_line(data):
                 # The reply leaves at once.
@@ -99,7 +100,8 @@ class POP3Server(Connection):
                 output.is_batching = False
                 output.flush()
             prepare, self.session.prepare = self.session.prepare, None
-            if prepare is None or not is_alone:
+            series -= 1
+            if prepare is None or not series:
                 break
             data = self._receive_next(prepare)
             if not data:
@@ -113,8 +115,8 @@ class POP3Server(Connection):
         if (
             self.paused
             or self.closing
-            or not quick.may_be_quick()
             or not can_use_socket(self.transport)
+            or not quick.may_be_quick()
         ):
             return b""
         prepare()

@@ -7,6 +7,7 @@ or a proxy that terminates TLS, sends its next command within microseconds.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from popserv.transports.output import receive_now
@@ -14,12 +15,18 @@ from popserv.transports.output import receive_now
 MAX_RECEPTIONS = 16
 """How often the socket is read again at most; each time takes about a microsecond."""
 
+MAX_SECONDS = 50e-6
+"""The seconds after which the socket is not read again, because another thread has run."""
+
+MAX_SERIES = 10
+"""The maximum number of packets of a quick client before other clients are served."""
+
 MAX_SKIPPED = 63
 """The maximum number of replies after which no socket is read again, because that was in vain."""
 
 
 class QuickClients:
-    """What is known of the clients of a process.
+    """What is known of the clients of a factory.
 
     :ivar last: the id of the connection that has received last.
     """
@@ -38,11 +45,14 @@ class QuickClients:
 
     def receive(self, transport: Any) -> bytes:
         """Return what a client sends within some microseconds, or nothing."""
+        end = perf_counter() + MAX_SECONDS
         for _ in range(MAX_RECEPTIONS):
             received = receive_now(transport)
             if received:
                 self._max_skipped = 0
                 return received
+            if perf_counter() > end:
+                break
         self._skipped = self._max_skipped
         self._max_skipped = min(2 * self._max_skipped + 1, MAX_SKIPPED)
         return b""

@@ -7,11 +7,14 @@ import socket
 import sys
 import termios
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 # Only Linux has it.
 _MORE = getattr(socket, "MSG_MORE", 0)
@@ -63,11 +66,17 @@ def close_now(transport: Any) -> bool:
 def receive_now(transport: Any) -> bytes:
     """Return what has arrived on a transport of which :func:`can_use_socket` is true.
 
-    It is empty if there is nothing.  The reactor finds out what is wrong with a connection.
+    It is empty if there is nothing, or if the connection has ended or is broken, which the reactor
+    tells the protocol.
     """
     try:
         received: bytes = transport.socket.recv(transport.bufferSize)
+    except BlockingIOError:
+        return b""
     except OSError:
+        # The kernel reports the error once; to the reactor, the client would have closed.
+        lost = partial(transport.connectionLost, Failure(ConnectionLost()))
+        transport.reactor.callLater(0, lost)
         return b""
     return received
 

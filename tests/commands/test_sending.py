@@ -227,6 +227,12 @@ class ReadAheadTests(SynchronousTestCase):
         client.send(b"RETR 3\r\n")
         self.assertEqual(maildrops.read, [0, 1, 2])
 
+    def test_pipelined(self):
+        """It is also read ahead if the client sends RETR and DELE together."""
+        maildrops = AllCachedMaildrops([b"1\n", b"2\n"])
+        self.client(maildrops).send(b"RETR 1\r\nDELE 1\r\n")
+        self.assertEqual(maildrops.read, [0, 1])
+
     def test_removed(self):
         """A message that another program removes after it was read ahead can be retrieved."""
         maildrops = AllCachedMaildrops([b"1\n", b"2\n"])

@@ -164,8 +164,7 @@ class InputTests(ServerTestCase):
         self.assertEqual(
             ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n" * 4 + b"+OK message 1 deleted\r\n"
         )
-        # After DELE there is nothing to prepare.
-        self.assertEqual(self.prepared, 4)
+        self.assertEqual(self.prepared, 5)
         self.assertEqual(ann.send(b"AT\r\n"), b"+OK 1 5\r\n")
 
     def test_almost_quick_client(self):
@@ -196,8 +195,8 @@ class InputTests(ServerTestCase):
         """A quick client waits for the other sessions, as one that pipelines its commands."""
         ann = self.quick_client(*[b"NOOP\r\n"] * 60)
         ann.server.dataReceived(b"NOOP\r\n")
-        self.assertEqual(ann.received().count(b"+OK"), 50)
-        self.assertEqual(len(self.waiting), 11)
+        self.assertEqual(ann.received().count(b"+OK"), 10)
+        self.assertEqual(len(self.waiting), 51)
 
     def test_end_of_quick_client(self):
         """Nothing is prepared or received once the server closes."""
@@ -207,17 +206,42 @@ class InputTests(ServerTestCase):
         self.assertTrue(ann.closed)
 
     def test_slow_client(self):
-        """Fewer and fewer replies are prepared in vain, by all clients, but some always are."""
+        """Fewer and fewer replies are prepared in vain, but some always are, for all clients."""
         ann = self.quick_client()
-        session = ann.server.session
-        prepare, tries = session.prepare, []
+        prepare, tries = ann.server.session.prepare, []
         for number in range(200):
-            before, session.prepare = self.received, prepare
+            if number == 40:
+                ann.lose()
+                ann = self.logged_in()
+                self.assertEqual(self.received, 6 * 16)
+            before, ann.server.session.prepare = self.received, prepare
             ann.send(b"NOOP\r\n")
             if self.received > before:
                 tries.append(number)
         self.assertEqual(tries, [0, 1, 3, 7, 15, 31, 63, 127, 191])
         self.assertEqual((self.received, self.prepared), (9 * 16, 9))
+
+    def test_other_thread(self):
+        """The socket is not read for longer because another thread runs."""
+        ann = self.quick_client()
+        self.patch(quick_clients, "perf_counter", iter([1.0, 1.00004, 1.00006]).__next__)
+        ann.send(b"NOOP\r\n")
+        self.assertEqual(self.received, 2)
+
+    def test_unreadable_sockets(self):
+        """Clients whose socket cannot be used do not count as replies that are skipped."""
+        ann = self.quick_client()
+        prepare = ann.server.session.prepare
+        for is_usable, receptions in (
+            *[(True, 16)] * 2,
+            *[(False, 0)] * 5,
+            (True, 0),
+            (True, 16),
+        ):
+            self.patch(protocol, "can_use_socket", lambda transport, usable=is_usable: usable)
+            before, ann.server.session.prepare = self.received, prepare
+            ann.send(b"NOOP\r\n")
+            self.assertEqual(self.received - before, receptions)
 
     def test_client_becomes_quick(self):
         """Once a client is quick, the next replies are prepared as in the beginning."""

@@ -69,6 +69,7 @@ def guess(port, names, addresses):
                 running -= 1
                 if (begun - running) % 10_000 == 0:
                     print(f"{begun - running} of {names} guesses", flush=True)
+    time.sleep(CHECK_TIME)
 
 
 def poll(server):
