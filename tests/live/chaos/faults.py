@@ -205,6 +205,8 @@ def suspended(*pids):
     for pid in pids:
         _signal(pid, signal.SIGSTOP)
     try:
+        # The other threads of a process go on until one of them has received the signal.
+        until(lambda: all(map(_is_suspended, pids)), "processes to be suspended")
         yield
     finally:
         for pid in pids:
@@ -214,6 +216,15 @@ def suspended(*pids):
 def _signal(pid, number):
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _is_suspended(pid):
+    """Return whether all threads of a process are stopped, or it has ended."""
+    states = set()
+    for file in Path("/proc").glob(f"{pid}/task/*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            states.add(file.read_text().rpartition(")")[2].split()[0])
+    return states <= {"T", "Z", "X"}
 
 
 def with_children(pid):
