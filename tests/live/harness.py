@@ -5,6 +5,7 @@ by its process ID.  It uses the Python environment that runs the tests.
 """
 
 import atexit
+import contextlib
 import os
 import re
 import runpy
@@ -68,7 +69,12 @@ def deliver(maildir, messages):
 def read_maildir(maildir):
     """Return the messages in a Maildir, in the order of delivery."""
     files = [file for name in ("new", "cur") for file in Path(maildir, name).glob("*")]
-    return [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
+    messages = []
+    for file in sorted(files, key=lambda file: file.name):
+        # The server may be removing it.
+        with contextlib.suppress(FileNotFoundError):
+            messages.append(file.read_bytes())
+    return messages
 
 
 def run(program, *arguments, **options):
