@@ -18,6 +18,9 @@ MAX_RECEPTIONS = 16
 MAX_SECONDS = 50e-6
 """The seconds after which the socket is not read again, because another thread has run."""
 
+MIN_ALONE = 8
+"""The packets of a client, without one of another client between them, before it is alone."""
+
 MAX_SERIES = 10
 """The maximum number of packets of a quick client before other clients are served."""
 
@@ -29,10 +32,11 @@ class QuickClients:
     """What is known of the clients of a factory.
 
     :ivar last: the id of the connection that has received last.
+    :ivar alone: how many packets it has received since another one did.
     """
 
     def __init__(self) -> None:
-        self.last = 0
+        self.last = self.alone = 0
         self._skipped = 0
         self._max_skipped = 0
 

@@ -155,6 +155,8 @@ class InputTests(ServerTestCase):
 
         self.patch(protocol, "can_use_socket", lambda transport: True)
         self.patch(quick_clients, "receive_now", receive)
+        self.patch(quick_clients, "perf_counter", lambda: 0.0)
+        self.patch(protocol, "MIN_ALONE", 1)
         session.prepare = prepare
         return ann
 
@@ -182,6 +184,20 @@ class InputTests(ServerTestCase):
         self.assertEqual(ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n")
         self.assertEqual((self.prepared, self.received), (0, 0))
         self.assertIsNone(ann.server.session.prepare)
+
+    def test_alone(self):
+        """A client is alone after some packets without one of another client between them."""
+        ann = self.quick_client()
+        self.patch(protocol, "MIN_ALONE", 8)
+        prepare = ann.server.session.prepare
+        for _ in range(2):
+            self.connect().send(b"NOOP\r\n")
+            before = self.received
+            for _ in range(9):
+                self.assertEqual(self.received, before)
+                ann.server.session.prepare = prepare
+                ann.send(b"NOOP\r\n")
+            self.assertEqual(self.received, before + 16)
 
     def test_series_only(self):
         """The socket is read again after a command that another one usually follows at once."""
