@@ -185,6 +185,11 @@ class InputTests(ServerTestCase):
         self.assertEqual((self.prepared, self.received), (0, 0))
         self.assertIsNone(ann.server.session.prepare)
 
+    def test_numbers(self):
+        """The numbers are those of docs/design."""
+        self.assertEqual((quick_clients.MIN_ALONE, quick_clients.MAX_SERIES), (8, 10))
+        self.assertEqual((quick_clients.MAX_RECEPTIONS, quick_clients.MAX_SKIPPED), (16, 63))
+
     def test_alone(self):
         """A client is alone after some packets without one of another client between them."""
         ann = self.quick_client()
