@@ -28,7 +28,6 @@ from popserv.messages.framing import MessageFramer
 from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import close_body
 from popserv.server.connection import Connection
-from popserv.server.quick_clients import MAX_SERIES, MIN_ALONE
 from popserv.server.session_events import EndReason
 from popserv.transports.output import can_use_socket
 
@@ -87,13 +86,7 @@ class POP3Server(Connection):
             return
         # This is a new turn of the reactor.
         self._lines_left = self.LINES_PER_TURN
-        # If others are served as well, the process does not sleep until the next command.
-        quick = self.factory.quick_clients
-        if quick.last == id(self):
-            quick.alone += 1
-        else:
-            quick.last, quick.alone = id(self), 0
-        series = MAX_SERIES if quick.alone >= MIN_ALONE else 1
+        series = self.factory.quick_clients.series(self)
         while True:
             if self.is_one_line(data):
                 # The reply leaves at once.

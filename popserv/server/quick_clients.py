@@ -19,7 +19,7 @@ MAX_SECONDS = 50e-6
 """The seconds after which the socket is not read again, because another thread has run."""
 
 MIN_ALONE = 8
-"""The packets of a client, without one of another client between them, before it is alone."""
+"""How many packets in a row must be of one client, before it counts as the only one."""
 
 MAX_SERIES = 10
 """The maximum number of packets of a quick client before other clients are served."""
@@ -29,16 +29,25 @@ MAX_SKIPPED = 63
 
 
 class QuickClients:
-    """What is known of the clients of a factory.
-
-    :ivar last: the id of the connection that has received last.
-    :ivar alone: how many packets it has received since another one did.
-    """
+    """What is known of the clients of a factory."""
 
     def __init__(self) -> None:
-        self.last = self.alone = 0
+        # The id of the connection that has received last, and its packets since another one did.
+        self._last = self._alone = 0
         self._skipped = 0
         self._max_skipped = 0
+
+    def series(self, connection: object) -> int:
+        """Return how many packets to process before others are served.
+
+        It is called with a connection that has received the first of them.  If others are served
+        as well, the process does not sleep until the next command, and it is one.
+        """
+        if self._last != id(connection):
+            self._last, self._alone = id(connection), 0
+            return 1
+        self._alone += 1
+        return MAX_SERIES if self._alone >= MIN_ALONE else 1
 
     def may_be_quick(self) -> bool:
         """Return whether it is worth reading a socket again after this reply."""

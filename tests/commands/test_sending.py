@@ -197,7 +197,7 @@ class ReadAheadTests(SynchronousTestCase):
         self.patch(protocol, "can_use_socket", lambda transport: reads_ahead)
         self.patch(quick_clients, "receive_now", lambda transport: b"")
         self.patch(quick_clients, "MAX_SKIPPED", 0)
-        self.patch(protocol, "MIN_ALONE", 1)
+        self.patch(quick_clients, "MIN_ALONE", 1)
         commands = (*rfc1725.COMMANDS, *utf8.COMMANDS)
         client = log_in(maildrops, commands=commands, **options)
         self.addCleanup(client.lose)

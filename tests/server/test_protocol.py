@@ -156,7 +156,7 @@ class InputTests(ServerTestCase):
         self.patch(protocol, "can_use_socket", lambda transport: True)
         self.patch(quick_clients, "receive_now", receive)
         self.patch(quick_clients, "perf_counter", lambda: 0.0)
-        self.patch(protocol, "MIN_ALONE", 1)
+        self.patch(quick_clients, "MIN_ALONE", 1)
         session.prepare = prepare
         return ann
 
@@ -193,7 +193,7 @@ class InputTests(ServerTestCase):
     def test_alone(self):
         """A client is alone after some packets without one of another client between them."""
         ann = self.quick_client()
-        self.patch(protocol, "MIN_ALONE", 8)
+        self.patch(quick_clients, "MIN_ALONE", 8)
         prepare = ann.server.session.prepare
         for _ in range(2):
             self.connect().send(b"NOOP\r\n")
