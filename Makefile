@@ -1,4 +1,6 @@
 SHELL := /bin/bash
+# A command that writes to a pipe must not fail unnoticed.
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +24,8 @@ KEY =
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(INSTALL) --no-build-isolation --require-hashes --requirement
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --annotation-style line
+RESOLVE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10
+COMPILE := $(RESOLVE) --generate-hashes --annotation-style line
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
 .PHONY: help serve cluster chaos test soak endurance versions fuzz faults attack mutation lint audit requirements docs man completions dist deb bench bench-growth bench-sql profile performance speedups translations clean
@@ -124,14 +127,18 @@ audit: $(VENV)/dev
 		{ echo "make audit has failed: a library has a vulnerability, or its advisories cannot be read here;" \
 		"AUDIT='--vulnerability-service osv' asks another service" >&2; exit 1; }
 
-# What the server and a build need is a part of what the tests need, in the same versions.
-# The other tools need not be installed, which is impossible if setup.cfg needs something new.
+# What the server, its tests and a build need is a part of dev.txt, in the same versions.
+# No other tool than uv need be installed, which is impossible if setup.cfg needs something new.
+# For oldest.txt, the libraries of the server are resolved without the tools of the tests.
 requirements: export UV_CUSTOM_COMPILE_COMMAND = make requirements
 requirements: $(VENV)/python
 	sed -n '/^uv==/,/^    #/p' requirements/dev.txt | $(LOCKED) /dev/stdin
 	$(COMPILE) $(REQUIREMENTS) --extra dev --output-file requirements/dev.txt setup.cfg
 	$(COMPILE) --extra all --constraint requirements/dev.txt --output-file requirements/server.txt setup.cfg
+	$(COMPILE) --extra test --constraint requirements/dev.txt --output-file requirements/test.txt setup.cfg
 	echo setuptools | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
+	$(RESOLVE) --resolution lowest-direct --no-deps --extra all --extra cluster setup.cfg | \
+		$(COMPILE) $(REQUIREMENTS) --extra test --constraint - --output-file requirements/oldest.txt setup.cfg
 
 # diff ignores comments, in which docutils names its version.
 docs: $(VENV)/dev

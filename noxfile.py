@@ -12,7 +12,6 @@ nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
 
 HERE = Path(__file__).parent
-LOCK = "requirements/dev.txt"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 
 
@@ -31,22 +30,25 @@ def run_tests(session):
     session.run(*command, *(session.posargs or names_of_tests()), env={"CI": "1"})
 
 
+def install(session, name):
+    """Install popserv and the libraries of a file in ``requirements``, whose hashes uv verifies."""
+    locked = ("--quiet", "--no-build-isolation", "--require-hashes", "--requirement")
+    session.install(*locked, "requirements/build.txt")
+    session.install(*locked, f"requirements/{name}.txt")
+    # Without an index, this fails if the requirements lack something.
+    offline = ("--quiet", "--no-build-isolation", "--no-index")
+    session.install(*offline, "--editable", ".[test]")
+
+
 @nox.session(python=PYTHONS)
 def tests(session):
-    """Run the tests with the libraries of ``requirements/dev.txt``, whose hashes uv verifies."""
-    locked = ("--constraint", LOCK, "--build-constraint", LOCK)
-    session.install("--quiet", *locked, "--editable", ".[test]")
+    """Run the tests with the libraries of ``requirements/test.txt``."""
+    install(session, "test")
     run_tests(session)
 
 
 @nox.session(python=PYTHONS[0])
 def oldest(session):
-    """Run the tests with the oldest Twisted and the oldest libraries that setup.cfg permits."""
-    resolution = "--resolution=lowest-direct"
-    session.install("--quiet", resolution, "--editable", ".[all,cluster]")
-    # The tools of the tests must not replace what has just been installed.
-    constraints = Path(session.create_tmp(), "constraints.txt")
-    freeze = ("uv", "pip", "freeze", "--exclude-editable", "--quiet")
-    constraints.write_text(session.run(*freeze, silent=True, external=True))
-    session.install("--quiet", "--constraint", str(constraints), "--editable", ".[test]")
+    """Run the tests with the oldest libraries that setup.cfg permits."""
+    install(session, "oldest")
     run_tests(session)

@@ -6,15 +6,15 @@ import shlex
 import sys
 
 EXTRAS = {
-    "tls": ("Twisted[tls]>=26.4", "cryptography>=49", "pyOpenSSL>=26.2"),
-    "argon2": ("argon2-cffi>=21",),
+    "tls": ("Twisted[tls]>=26.4", "cryptography>=49", "pyOpenSSL>=26.3"),
+    "argon2": ("argon2-cffi>=21.1",),
     "config": ("tomli>=2",),
     "zstd": ("backports.zstd>=1",),
     "ldap": ("python-ldap>=3.4", "tomli>=2"),
-    "sql": ("SQLAlchemy>=2", "psycopg[binary]>=3.2", "obstore>=0.11", "tomli>=2"),
+    "sql": ("SQLAlchemy>=2", "psycopg[binary]>=3.2.1", "obstore>=0.11", "tomli>=2"),
     "pam": ("pamela>=1.2",),
     "metrics": ("prometheus_client>=0.20",),
-    "oauth": ("Twisted[tls]>=26.4", "cryptography>=49", "pyOpenSSL>=26.2", "PyJWT[crypto]>=2.6"),
+    "oauth": ("Twisted[tls]>=26.4", "cryptography>=49", "pyOpenSSL>=26.3", "PyJWT[crypto]>=2.6"),
 }
 """The requirements of the extras of setup.cfg that error messages name."""
 

@@ -6,6 +6,7 @@ from configparser import ConfigParser
 from itertools import product
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +14,16 @@ from tests.live.harness import CHECKOUT, run, temporary_directory
 
 MINORS = range(10, 15)
 """The versions of Python 3 that popserv supports."""
+
+EXTRAS = {"dev": "dev", "test": "test", "oldest": "test", "server": "all"}
+"""The extra for which a file has everything."""
+
+
+def setup_cfg():
+    """Return the content of setup.cfg."""
+    content = ConfigParser()
+    content.read(CHECKOUT / "setup.cfg")
+    return content
 
 
 def applies(requirement, minor):
@@ -30,51 +41,64 @@ def read_requirements(name):
     ]
 
 
+def required(*extras):
+    """Return what setup.cfg requires for these extras, and for those that they consist of."""
+    options = setup_cfg()
+    lines, waiting = {options["options"]["install_requires"].strip()}, list(extras)
+    while waiting:
+        for line in options["options.extras_require"][waiting.pop()].split("\n"):
+            if line.startswith("popserv"):
+                waiting += sorted(Requirement(line).extras)
+            elif line and not line.startswith("#"):
+                lines.add(line)
+    return [Requirement(line) for line in sorted(lines)]
+
+
+def versions(locked, wanted, minor):
+    """Return the versions of a requirement for Python 3.minor among those of a file."""
+    return [
+        str(one.specifier).removeprefix("==")
+        for one, _ in locked
+        if canonicalize_name(one.name) == canonicalize_name(wanted.name) and applies(one, minor)
+    ]
+
+
 class RequirementsTests(SynchronousTestCase):
     """The files in requirements."""
 
     def test_complete(self):
         """They have what setup.cfg requires, in versions that it permits, for each Python."""
-        metadata = ConfigParser()
-        metadata.read(CHECKOUT / "setup.cfg")
-        extras = metadata["options.extras_require"]
-        for name, extra in (("dev", "dev"), ("server", "all")):
+        for name, extra in EXTRAS.items():
             locked = read_requirements(name)
-            lines, waiting = set(), [extra]
-            while waiting:
-                for line in extras[waiting.pop()].split("\n"):
-                    if line.startswith("popserv"):
-                        waiting += sorted(Requirement(line).extras)
-                    elif line and not line.startswith("#"):
-                        lines.add(line)
-            lines.add(metadata["options"]["install_requires"].strip())
-            for line, minor in product(sorted(lines), MINORS):
-                wanted = Requirement(line)
+            for wanted, minor in product(required(extra), MINORS):
                 if not applies(wanted, minor):
                     continue
-                found = [
-                    str(one.specifier).removeprefix("==")
-                    for one, _ in locked
-                    if canonicalize_name(one.name) == canonicalize_name(wanted.name)
-                    and applies(one, minor)
-                ]
-                self.assertEqual(len(found), 1, f"{line} for 3.{minor}: run make requirements")
-                self.assertTrue(wanted.specifier.contains(found[0]), f"{line}: {found}")
+                found = versions(locked, wanted, minor)
+                self.assertEqual(len(found), 1, f"{wanted} for 3.{minor}: run make requirements")
+                self.assertTrue(wanted.specifier.contains(found[0]), f"{wanted}: {found}")
+
+    def test_oldest(self):
+        """What the server requires is in oldest.txt in the version that setup.cfg names."""
+        locked = read_requirements("oldest")
+        for wanted, minor in product(required("all", "cluster"), MINORS):
+            bound = SpecifierSet(str(wanted.specifier).replace(">=", "=="))
+            for found in versions(locked, wanted, minor):
+                self.assertTrue(bound.contains(found), f"{wanted}, and not {found}")
 
     def test_same(self):
-        """What the server and a build need has the versions and hashes of what tests need."""
-        dev, server, build = (
+        """What the server, its tests and a build need has the versions and hashes of dev.txt."""
+        dev, *parts = (
             {(one.name, str(one.specifier), *hashes) for one, hashes in read_requirements(name)}
-            for name in ("dev", "server", "build")
+            for name in ("dev", "server", "test", "build")
         )
-        self.assertEqual((server | build) - dev, set())
+        self.assertEqual(set().union(*parts) - dev, set())
 
     def test_hashes(self):
         """Each requirement has hashes, and none names an index."""
-        for name in ("dev", "server", "build"):
-            text = (CHECKOUT / "requirements" / f"{name}.txt").read_text()
+        for path in (CHECKOUT / "requirements").iterdir():
+            text = path.read_text()
             names = re.findall(r"(?m)^[\w.\[\]-]+==", text)
-            self.assertEqual(len(names), len(read_requirements(name)))
+            self.assertEqual(len(names), len(read_requirements(path.stem)))
             self.assertNotIn("://", text)
 
     def test_other_archive(self):
@@ -89,8 +113,6 @@ class RequirementsTests(SynchronousTestCase):
 
     def test_all(self):
         """The extra all has all extras but those for development."""
-        metadata = ConfigParser()
-        metadata.read(CHECKOUT / "setup.cfg")
-        extras = metadata["options.extras_require"]
+        extras = setup_cfg()["options.extras_require"]
         development = {"all", "cluster", "test", "docs", "bench", "fuzz", "dev"}
         self.assertEqual(Requirement(extras["all"].strip()).extras, set(extras) - development)
