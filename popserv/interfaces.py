@@ -75,7 +75,7 @@ class ICachedMessages(IMailbox):
 
         Return None if that cannot be done without waiting, or for any other reason: the message
         is then opened.  The caller compares the octets with those that the snapshot has for the
-        message, so that a file that has changed need not be noticed here.
+        message, so that a file that has changed, or is cached in part, need not be noticed here.
         """
 
 

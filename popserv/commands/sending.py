@@ -103,11 +103,15 @@ def _frame_cached(session: Session, n: int, message: Message, lines: int | None)
     if text is None:
         return None
     is_whole = len(text) < maximum
-    for each in _filters(session, n):
+    filters = _filters(session, n)
+    for each in filters:
         text = each.feed(text) + (each.finish() if is_whole else b"")
     if lines is None:
         status = ok_line(_OCTETS.filled(session.language, octets))
         return frame_message(text, octets, status) if is_whole else None
+    if filters and is_whole and frame_message(text, octets, b"") is None:
+        # It is not whole, and a filter may have ended the header too early.
+        return None
     return frame_top(text, lines, octets, is_whole, _top_follows(session.language))
 
 

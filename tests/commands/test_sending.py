@@ -16,7 +16,27 @@ from popserv.server import protocol, quick_clients
 from tests.commands.test_rfc1725 import log_in
 from tests.messages.harness import texts
 
-COMMAND_LINES = b"RETR 1\r\nTOP 1 0\r\nTOP 1 1\r\nTOP 1 99\r\nSTAT\r\n"
+COMMANDS = (b"RETR 1\r\n", b"TOP 1 0\r\n", b"TOP 1 1\r\n", b"TOP 1 2\r\n", b"TOP 1 99\r\n")
+ALL_COMMANDS = b"".join((*COMMANDS, b"STAT\r\n"))
+
+messages = texts | st.lists(
+    st.sampled_from(
+        [
+            *(b"a: b\n", "c: ä\n".encode(), b"\n", b" d\n", b".\n", b"\0", b"\r"),
+            *(b"Content-Type: multipart/mixed; boundary=e\n", b"--e\n", b"Subject: \xff\n"),
+        ]
+    ),
+    max_size=12,
+).map(b"".join)
+cuts = st.none() | st.integers(0, 60)
+NO_OPTIONS = {"workarounds": (), "downgrader": None}
+ALL_OPTIONS = {"workarounds": WORKAROUNDS, "downgrader": Downgrader}
+options_of_servers = st.fixed_dictionaries(
+    {
+        "workarounds": st.just(()) | st.just(WORKAROUNDS),
+        "downgrader": st.none() | st.just(Downgrader),
+    }
+)
 
 
 @implementer(ICachedMessages)
@@ -58,7 +78,7 @@ class CachedMaildrops(MemoryMaildrops):
 class CachedTests(SynchronousTestCase):
     """Messages that a store can read without waiting."""
 
-    def reply(self, maildrops, lines=COMMAND_LINES, **options):
+    def reply(self, maildrops, lines=ALL_COMMANDS, **options):
         """Return the replies to commands, each sent when the last is answered."""
         client = log_in(maildrops, **options)
         replies = [client.send(line) for line in lines.splitlines(keepends=True)]
@@ -70,35 +90,36 @@ class CachedTests(SynchronousTestCase):
         maildrops = CachedMaildrops(b"x", b"x")
         self.assertTrue(verifyObject(ICachedMessages, CachedMailbox(maildrops, b"ann")))
 
-    @given(texts, st.booleans(), st.booleans())
-    @example(b"a: \xc3\xa4\n\n.\n\0", True, True)
-    def test_same_replies(self, message, works_around, downgrades):
-        """The replies are the same as if the message was opened."""
-        options = {}
-        if works_around:
-            options["workarounds"] = WORKAROUNDS
-        downgrader = None
-        if downgrades:
-            downgrader = options["downgrader"] = Downgrader
-        opened = self.reply(CachedMaildrops(message, None, downgrader), **options)
-        cached = self.reply(CachedMaildrops(message, message, downgrader), **options)
+    @given(messages, cuts, options_of_servers)
+    @example("a: ä\n\n.\n\0".encode(), None, ALL_OPTIONS)
+    @example(b"a: b\nc: d\n", 5, ALL_OPTIONS)
+    def test_same_replies(self, message, cut, options):
+        """The replies are those to opening the message, even if a part of it is cached."""
+        stores = [
+            CachedMaildrops(message, cached, options["downgrader"])
+            for cached in (None, message[:cut])
+        ]
+        opened, cached = (self.reply(store, **options) for store in stores)
         self.assertEqual(cached, opened)
 
-    @given(texts, texts)
-    @example(b"a: b\n\n1\n", b"a: b\n\n1\n2\n")
-    @example(b"a: b\n\n1\n", b"a: b\n\n")
-    @example(b"a: b\n\n1\n", b"a: b\n\n1")
-    def test_other_octets(self, message, other):
-        """A message whose cached octets are not those of LIST is opened."""
-        maildrops = CachedMaildrops(message, other)
-        octets = self.reply(maildrops, b"LIST 1\r\n")[0].split()[2]
-        as_other = self.reply(CachedMaildrops(other, other), b"LIST 1\r\nRETR 1\r\n")
-        same_octets = as_other[0].split()[2] == octets
-        reply = self.reply(maildrops, b"RETR 1\r\n")
-        if same_octets:
-            self.assertEqual(reply, as_other[1:])
-        else:
-            self.assertEqual(reply, self.reply(CachedMaildrops(message, None), b"RETR 1\r\n"))
+    @given(messages, messages, options_of_servers, st.sampled_from(COMMANDS))
+    @example(b"a: b\n\n1\n", b"a: b\n\n1\n2\n", NO_OPTIONS, b"RETR 1\r\n")
+    @example(b"a: b\n\n1\n", b"a: b\n\n", NO_OPTIONS, b"RETR 1\r\n")
+    @example(b"a: b\n\n1\n", b"a: b\n\n1", NO_OPTIONS, b"RETR 1\r\n")
+    @example(b"a: b\n", b"a:\n\nb", ALL_OPTIONS, b"TOP 1 0\r\n")
+    def test_other_octets(self, message, other, options, line):
+        """Cached octets of another message are sent as if opened, or the message is opened."""
+        downgrader = options["downgrader"]
+        expected = [self.reply(CachedMaildrops(message, None, downgrader), line, **options)]
+        changed = CachedMaildrops(message, None, downgrader)
+        client = log_in(changed, **options)
+        changed.stored[b"ann"][b"m1"] = other
+        reply = client.send(line)
+        if not client.transport.aborted:
+            expected.append([reply])
+        client.lose()
+        cached = CachedMaildrops(message, other, downgrader)
+        self.assertIn(self.reply(cached, line, **options), expected)
 
     @given(st.sampled_from([b"\n", b".x"]), st.integers(0, 40), st.integers(0, 30))
     @example(b".x", 10, 0)
