@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.maildrops import cached_open, layout
+from popserv.maildrops import cached_open, layout, page_cache
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.maildir import files, folders, small_files, store
 from popserv.maildrops.maildir.listing import counting, index
@@ -665,20 +665,25 @@ class TrafficTests(MaildirCase):
         st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40),
         st.sampled_from([0, 13, 500]),
         st.booleans(),
+        st.integers(0, 3),
     )
-    def test_any_traffic(self, actions, cache_messages, is_local):
+    def test_any_traffic(self, actions, cache_messages, is_local, delivered):
         """No sequence of actions makes a session show, keep or remove a wrong message.
 
         This holds for any size of the cache, and whether maildrops are opened in threads only.
         """
         is_local_type = is_local_filesystem if is_local else lambda _fd: False
         self.patch(folders, "is_local_filesystem", is_local_type)
+        # Not every file system supports RWF_NOWAIT.
+        self.patch(page_cache, "_NOWAIT", 0)
         self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.patch(index, "SAVE_THRESHOLD", 2)
         self.cache_messages = cache_messages
         self.restart()
         traffic = Traffic(self, b"u%d" % next(self.ticks))
         try:
+            for number in range(delivered):
+                traffic.deliver(number + 1)
             for action, number in actions:
                 getattr(traffic, action)(number)
         finally:

@@ -23,6 +23,7 @@ class Traffic:
         self._user = user
         self._serial = count()
         self._stored = {}
+        self._at_login = {}
         self._mailbox = None
         self._rewritten = set()
         case.make_maildir(user)
@@ -60,6 +61,7 @@ class Traffic:
                 pass
             return
         self._mailbox = result(self._case.maildrops.open_maildrop(self._user))
+        self._at_login = dict(self._stored)
         order = sorted(self._stored, key=lambda base_name: (int(base_name[:1]), base_name))
         self._case.assertEqual(uids_of(self._mailbox), order)
         for base_name, octets in zip(order, self._mailbox.messages.octets, strict=True):
@@ -96,6 +98,20 @@ class Traffic:
                 file.write(b"rewritten %d times\n" % number)
             self._stored[base_name] = b"rewritten %d times\n" % number
             self._rewritten.add(base_name)
+
+    def read_cached(self, number):
+        """Read the start of a message without waiting: as it is, or as it was at the login."""
+        if self._mailbox is None:
+            self.login(number)
+        for message in self._chosen(number):
+            maximum = number % 7 or 100
+            text = self._mailbox.read_cached(message, maximum)
+            if text is not None:
+                bodies = [self._stored.get(message.uid), self._at_login[message.uid]]
+                self._case.assertIn(text, [body[:maximum] for body in bodies if body is not None])
+            if message.uid not in self._stored and text is not None:
+                # It was kept when its octets were counted, and is returned once.
+                self._case.assertIsNone(self._mailbox.read_cached(message, maximum))
 
     def read(self, number):
         """Read a message: it has its bytes, has vanished, or is refused as its octets changed."""
