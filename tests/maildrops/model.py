@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from popserv.errors import MaildropBusy, NoSuchMessage
+from popserv.interfaces import ICachedMessages
 from popserv.testing import naive_octets, read_all
 
 BODIES = (b"same\n", b".\r\n\r\nother", b"", b"From us\n\nFrom them\n.\n")
@@ -82,11 +83,17 @@ class Model:
             self._case.assertEqual(message.uid, entry[1])
 
     def read(self, number):
-        """Read a message: it has its octets, or another program has removed it."""
+        """Read a message: it has its octets, or another program has removed it.
+
+        What a store reads without waiting, if it can, are its octets as well.
+        """
         if self._mailbox is None or not self._listed:
             return
         at = number % len(self._listed)
         message = self._mailbox.messages[at]
+        if ICachedMessages.providedBy(self._mailbox):
+            text = self._mailbox.read_cached(message, number + 5)
+            self._case.assertIn(text, (None, self._listed[at][0][: number + 5]))
         if any(entry is self._listed[at] for entry in self._stored):
             body = result(read_all(result(self._mailbox.open(message))))
             self._case.assertEqual(body, self._listed[at][0])
