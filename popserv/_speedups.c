@@ -40,6 +40,7 @@ PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
 #define ROOM (2 * CHUNK + 1024) /* for a chunk, framed, and a status line */
 #endif
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+#define FOLDER_FLAGS (O_RDONLY | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC)
 
 static PyObject *split_line(PyObject *module, PyObject *line)
 {
@@ -431,6 +432,84 @@ static PyObject *count_small_files(PyObject *module, PyObject *args)
                          (char *)stamps, counted * (Py_ssize_t)sizeof *stamps, texts);
 }
 
+/* A call that needs no interpreter while it runs; popserv.runtime.native_threads. */
+struct job {
+    void (*run)(struct job *job);
+    PyObject *(*result)(const struct job *job);
+    void (*free)(struct job *job);
+    PyObject *args; /* whatever the job points to */
+};
+
+static const char JOB[] = "popserv._speedups.job";
+
+static void free_job(PyObject *capsule)
+{
+    struct job *job = PyCapsule_GetPointer(capsule, JOB);
+    PyObject *args = job->args;
+    job->free(job);
+    Py_DecRef(args);
+}
+
+/* Return an object that frees the job with itself; without one, free it at once. */
+static PyObject *new_job(struct job *job)
+{
+    PyObject *capsule = PyCapsule_New(job, JOB, free_job);
+    if (capsule == NULL) {
+        PyObject *args = job->args;
+        job->free(job);
+        Py_DecRef(args);
+    }
+    return capsule;
+}
+
+/* Run a job in this thread; return its result. */
+static PyObject *run_here(PyObject *capsule)
+{
+    if (capsule == NULL)
+        return NULL;
+    struct job *job = PyCapsule_GetPointer(capsule, JOB);
+    Py_BEGIN_ALLOW_THREADS
+    job->run(job);
+    Py_END_ALLOW_THREADS
+    PyObject *result = job->result(job);
+    Py_DecRef(capsule);
+    return result;
+}
+
+static PyObject *job_address(PyObject *module, PyObject *capsule)
+{
+    struct job *job = PyCapsule_GetPointer(capsule, JOB);
+    return job ? PyLong_FromVoidPtr(job) : NULL;
+}
+
+static PyObject *job_result(PyObject *module, PyObject *capsule)
+{
+    struct job *job = PyCapsule_GetPointer(capsule, JOB);
+    return job ? job->result(job) : NULL;
+}
+
+/* Run the jobs whose addresses are read from one pipe, until its end, and write them to another. */
+static PyObject *run_jobs(PyObject *module, PyObject *args)
+{
+    int jobs, done;
+    struct job *job;
+    ssize_t length;
+    if (!PyArg_ParseTuple(args, "ii", &jobs, &done))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    while ((length = read(jobs, &job, sizeof job)) != 0) {
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length < 0)
+            break;
+        job->run(job);
+        while (write(done, &job, sizeof job) < 0 && errno == EINTR)
+            ;
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 /* A file to be removed, and its length when it was. */
 struct doomed {
     const char *name;
@@ -449,31 +528,26 @@ static uint64_t stamp_of(const struct stat *status)
     return stamp;
 }
 
-static Py_ssize_t unlink_all(struct doomed *files, Py_ssize_t count, int folder)
+/* The files of a folder of a Maildir that are to be removed, and what has become of them. */
+struct removal {
+    struct job job;
+    struct doomed *files;
+    Py_ssize_t count, removed;
+    const char *folder;
+    int maildir_fd, is_done, error;
+};
+
+static void unlink_files(struct removal *removal, int folder)
 {
     struct stat status;
-    Py_ssize_t i;
-    for (i = 0; i < count; i++) {
-        if (fstatat(folder, files[i].name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+    for (; removal->removed < removal->count; removal->removed++) {
+        struct doomed *file = &removal->files[removal->removed];
+        if (fstatat(folder, file->name, &status, AT_SYMLINK_NOFOLLOW) != 0)
             break;
-        if (stamp_of(&status) != files[i].stamp || unlinkat(folder, files[i].name, 0) != 0)
+        if (stamp_of(&status) != file->stamp || unlinkat(folder, file->name, 0) != 0)
             break;
-        files[i].length = status.st_size;
+        file->length = status.st_size;
     }
-    return i;
-}
-
-static PyObject *lengths_of(const struct doomed *files, Py_ssize_t count)
-{
-    PyObject *lengths = PyList_New(count);
-    for (Py_ssize_t i = 0; lengths != NULL && i < count; i++) {
-        PyObject *length = PyLong_FromLongLong(files[i].length);
-        if (length == NULL)
-            Py_CLEAR(lengths);
-        else
-            PyList_SetItem(lengths, i, length);
-    }
-    return lengths;
 }
 
 static int is_missing(int folder, const char *name)
@@ -498,47 +572,84 @@ static int sync_folder(int folder)
     return error;
 }
 
-static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
+static void run_removal(struct job *job)
 {
-    PyObject *names, *stamps, *lengths, *result = NULL;
-    int folder, maildir_fd, is_done, error = 0;
-    if (!PyArg_ParseTuple(args, "O!iO!i", &PyTuple_Type, &names, &folder, &PyTuple_Type, &stamps,
-                          &maildir_fd))
-        return NULL;
-    Py_ssize_t removed, count = PyTuple_Size(names);
-    if (PyTuple_Size(stamps) != count) {
-        PyErr_SetString(PyExc_ValueError, "not one stamp for each name");
-        return NULL;
+    struct removal *removal = (struct removal *)job;
+    int folder = openat(removal->maildir_fd, removal->folder, FOLDER_FLAGS);
+    if (folder < 0)
+        return;
+    unlink_files(removal, folder);
+    removal->is_done = removal->removed == removal->count && !may_be_recorded(removal->maildir_fd);
+    if (removal->is_done)
+        removal->error = sync_folder(folder);
+    close(folder);
+}
+
+static PyObject *result_of_removal(const struct job *job)
+{
+    const struct removal *removal = (const struct removal *)job;
+    if (removal->error) {
+        errno = removal->error;
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
-    struct doomed *files = PyMem_Calloc(count, sizeof *files);
-    if (files == NULL)
+    PyObject *lengths = PyList_New(removal->removed);
+    for (Py_ssize_t i = 0; lengths != NULL && i < removal->removed; i++) {
+        PyObject *length = PyLong_FromLongLong(removal->files[i].length);
+        if (length == NULL)
+            Py_CLEAR(lengths);
+        else
+            PyList_SetItem(lengths, i, length);
+    }
+    return lengths ? Py_BuildValue("NO", lengths, removal->is_done ? Py_True : Py_False) : NULL;
+}
+
+static void free_removal(struct job *job)
+{
+    PyMem_Free(((struct removal *)job)->files);
+    PyMem_Free(job);
+}
+
+static PyObject *unlink_unchanged_job(PyObject *module, PyObject *args)
+{
+    PyObject *names, *stamps;
+    struct removal *removal = PyMem_Calloc(1, sizeof *removal);
+    if (removal == NULL)
         return PyErr_NoMemory();
-    for (Py_ssize_t i = 0; i < count; i++) {
+    removal->job = (struct job){run_removal, result_of_removal, free_removal, Py_NewRef(args)};
+    PyObject *capsule = new_job(&removal->job);
+    if (capsule == NULL)
+        return NULL;
+    if (!PyArg_ParseTuple(args, "O!yO!i", &PyTuple_Type, &names, &removal->folder, &PyTuple_Type,
+                          &stamps, &removal->maildir_fd))
+        goto failed;
+    removal->count = PyTuple_Size(names);
+    if (PyTuple_Size(stamps) != removal->count) {
+        PyErr_SetString(PyExc_ValueError, "not one stamp for each name");
+        goto failed;
+    }
+    removal->files = PyMem_Calloc(removal->count, sizeof *removal->files);
+    if (removal->files == NULL) {
+        PyErr_NoMemory();
+        goto failed;
+    }
+    for (Py_ssize_t i = 0; i < removal->count; i++) {
         char *name;
         if (PyBytes_AsStringAndSize(PyTuple_GetItem(names, i), &name, NULL) < 0)
-            goto done;
-        files[i].name = name;
-        files[i].stamp = PyLong_AsUnsignedLongLong(PyTuple_GetItem(stamps, i));
+            goto failed;
+        removal->files[i].name = name;
+        removal->files[i].stamp = PyLong_AsUnsignedLongLong(PyTuple_GetItem(stamps, i));
         if (PyErr_Occurred())
-            goto done;
+            goto failed;
     }
-    Py_BEGIN_ALLOW_THREADS
-    removed = unlink_all(files, count, folder);
-    is_done = removed == count && !may_be_recorded(maildir_fd);
-    if (is_done)
-        error = sync_folder(folder);
-    Py_END_ALLOW_THREADS
-    if (error) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        goto done;
-    }
-    lengths = lengths_of(files, removed);
-    if (lengths != NULL)
-        result = Py_BuildValue("NO", lengths, is_done ? Py_True : Py_False);
-done:
-    PyMem_Free(files);
-    return result;
+    return capsule;
+failed:
+    Py_DecRef(capsule);
+    return NULL;
+}
+
+static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
+{
+    return run_here(unlink_unchanged_job(module, args));
 }
 
 #endif
@@ -577,6 +688,10 @@ static PyMethodDef methods[] = {
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
     {"count_small_files", count_small_files, METH_VARARGS, NULL},
     {"unlink_unchanged", unlink_unchanged, METH_VARARGS, NULL},
+    {"unlink_unchanged_job", unlink_unchanged_job, METH_VARARGS, NULL},
+    {"job_address", job_address, METH_O, NULL},
+    {"job_result", job_result, METH_O, NULL},
+    {"run_jobs", run_jobs, METH_VARARGS, NULL},
 #endif
 #if defined __linux__ && defined __LP64__
     {"set_file_credentials", set_file_credentials, METH_VARARGS, NULL},

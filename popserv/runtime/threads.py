@@ -7,6 +7,7 @@ shares it.  Nor is its class, ThreadPool, which takes twice as long to pass on a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 
 from popserv.errors import TryLater
 from popserv.runtime.file_credentials import FileCredentials, acting_as, current, switch
+from popserv.runtime.native_threads import NativeThreads, prepare_job
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ class BoundedThreadPool:
     A job has the file credentials of the thread that has passed it on.  A thread starts when a job
     finds none free, hence after any fork.  At shutdown the reactor waits for the unfinished jobs,
     unless ``wait_at_shutdown`` is false.
+
+    What needs no interpreter is run by as many threads of another kind.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class BoundedThreadPool:
         self._backlog = backlog
         self._reactor = reactor
         self._unfinished = 0
+        self._native: NativeThreads | None = None
         # The unfinished jobs that have not started, and may be dropped.
         self._droppable: dict[object, StillNeeded] = {}
         self._lock = Lock()
@@ -74,7 +79,7 @@ class BoundedThreadPool:
     @property
     def unfinished(self) -> int:
         """The number of jobs that run, or wait for a thread."""
-        return self._unfinished
+        return self._unfinished + (0 if self._native is None else len(self._native))
 
     def run(
         self, function: Callable[..., T], *args: Any, still_needed: StillNeeded | None = None
@@ -87,10 +92,15 @@ class BoundedThreadPool:
 
         :raises popserv.errors.TryLater: the backlog is full, or no thread can be started.
         """
-        if self._unfinished >= self._backlog:
+        if self.unfinished >= self._backlog:
             self._drop_unneeded()
-        if self._unfinished >= self._backlog:
+        if self.unfinished >= self._backlog:
             raise TryLater("server too busy, try again later")
+        if self._wait_at_shutdown and current() is None:
+            job = prepare_job(function, args)
+            if job is not None:
+                with suppress(OSError, RuntimeError):
+                    return self._native_threads().run(job)
         if len(self._threads) < min(self._unfinished + 1, self._max_threads):
             self._start_thread()
         deferred: Deferred[T] = Deferred()
@@ -134,11 +144,22 @@ class BoundedThreadPool:
                 del self._droppable[job]
                 self._unfinished -= 1
 
-    def _start_thread(self) -> None:
+    def _native_threads(self) -> NativeThreads:
+        if self._native is None:
+            reactor = self._find_reactor()
+            self._native = NativeThreads(self.name, self._max_threads, reactor)
+            reactor.addSystemEventTrigger("during", "shutdown", self._native.stop)
+        return self._native
+
+    def _find_reactor(self) -> Any:
         if self._reactor is None:
             from twisted.internet import reactor
 
             self._reactor = reactor
+        return self._reactor
+
+    def _start_thread(self) -> None:
+        reactor = self._find_reactor()
         name = f"{self.name}-{len(self._threads)}"
         thread = Thread(target=self._work, name=name, daemon=not self._wait_at_shutdown)
         try:
@@ -151,7 +172,7 @@ class BoundedThreadPool:
                 raise TryLater from error
             return
         if self._wait_at_shutdown and not self._threads:
-            self._reactor.addSystemEventTrigger("during", "shutdown", self._stop)
+            reactor.addSystemEventTrigger("during", "shutdown", self._stop)
         self._threads.append(thread)
 
     def _work(self) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 import sys
 from array import array
 from contextlib import contextmanager
@@ -78,6 +79,27 @@ class ChoiceTests(SynchronousTestCase):
         self.assertNotIn(b"PyArg_ParseTuple", names)
 
 
+def run_as_job(*arguments):
+    """Call unlink_unchanged as a job, which a thread would run."""
+    in_c = speedups.SPEEDUPS
+    job = in_c.unlink_unchanged_job(*arguments)
+    (jobs, to_jobs), (finished, to_finished) = os.pipe(), os.pipe()
+    try:
+        address = struct.pack("P", in_c.job_address(job))
+        os.write(to_jobs, address)
+        os.close(to_jobs)
+        in_c.run_jobs(jobs, to_finished)
+        assert os.read(finished, 100) == address
+    finally:
+        for fd in (jobs, finished, to_finished):
+            os.close(fd)
+    return in_c.job_result(job)
+
+
+UNLINKING = (unlink_unchanged, speedups.in_python.get(unlink_unchanged), run_as_job)
+"""The functions that remove files: in C, in Python, and in C as a job."""
+
+
 class EquivalenceCase(SynchronousTestCase):
     """Calls functions in C and those in Python, which must return the same."""
 
@@ -103,7 +125,8 @@ class EquivalenceTests(EquivalenceCase):
         names = {name for name in vars(speedups.SPEEDUPS) if not name.startswith("__")}
         # tests.runtime.test_file_credentials tests the function that only root can call.
         functions = (*FUNCTIONS, set_file_credentials)
-        self.assertEqual(names, {function.__name__ for function in functions})
+        jobs = {"unlink_unchanged_job", "job_address", "job_result", "run_jobs"}
+        self.assertEqual(names, {function.__name__ for function in functions} | jobs)
 
     @given(lines)
     def test_split_line(self, line):
@@ -325,67 +348,84 @@ class FileTests(EquivalenceCase):
         first_bad = [kind in SIZES for kind in (*kinds, "missing")].index(False)
         expected = [SIZES[kind] for kind in kinds[:first_bad]]
         left = sum(kind != "missing" for kind in kinds[first_bad:])
-        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
-            with TemporaryDirectory() as path, open_directory(path) as folder:
+        for function in UNLINKING:
+            with TemporaryDirectory() as maildir, open_directory(maildir) as maildir_fd:
+                path = os.path.join(maildir, "new")
+                os.mkdir(path)
                 stamps = [make_file(path, at, kind) for at, kind in enumerate(kinds)]
                 names = tuple(b"%d.a" % at for at in range(len(kinds)))
-                with TemporaryDirectory() as maildir, open_directory(maildir) as maildir_fd:
-                    removed = function(names, folder, tuple(stamps), maildir_fd)
+                removed = function(names, b"new", tuple(stamps), maildir_fd)
                 self.assertEqual(removed, (expected, len(expected) == len(kinds)))
                 self.assertEqual(len(os.listdir(path)), left)
 
+    def unlink(self, names, stamps, folder=None):
+        """Call the functions for a folder of the parent directory, by default the usual one."""
+        folder = folder or os.fsencode(os.path.basename(self.path))
+        before = os.listdir("/dev/fd")
+        with open_directory(os.path.dirname(self.path)) as parent:
+            returned = [function(names, folder, stamps, parent) for function in UNLINKING]
+        self.assertEqual(os.listdir("/dev/fd"), before)
+        self.assertEqual(returned, returned[:1] * len(returned))
+        return returned[0]
+
     def test_unlink_nothing(self):
-        """Nothing is removed with arguments that do not fit, or in a folder that is closed."""
+        """Nothing is removed with arguments that do not fit, or in what is not a folder."""
         self.write(b"x")
         stamp = stamp_of(os.stat(self.path + "/1.a"))
+        os.symlink(os.path.basename(self.path), self.path + "-link")
+        link = os.fsencode(os.path.basename(self.path)) + b"-link"
         for is_done, arguments in (
-            (False, ((b"1.a",), self.folder, (stamp + 1,))),
-            (False, ((b"1.a",), 1 << 20, (stamp,))),
-            (True, ((), self.folder, ())),
+            (False, ((b"1.a",), (stamp + 1,))),
+            (False, ((b"1.a",), (stamp,), b"missing")),
+            (False, ((), (), b"missing")),
+            (False, ((b"1.a",), (stamp,), link)),
+            (True, ((), ())),
         ):
-            removed = self.call(unlink_unchanged, *arguments, self.folder)
-            self.assertEqual(removed, ([], is_done))
+            self.assertEqual(self.unlink(*arguments), ([], is_done))
+        for function in UNLINKING:
+            removed = function((b"1.a",), os.fsencode(self.path), (stamp + 1,), 1 << 20)
+            self.assertEqual(removed, ([], False))
         for error, arguments in (
-            (ValueError, ((b"1.a",), self.folder, ())),
-            (ValueError, ((b"1.a\0",), self.folder, (stamp,))),
-            (TypeError, (("1.a",), self.folder, (stamp,))),
-            (TypeError, ((b"1.a",), self.folder, (None,))),
-            (OverflowError, ((b"1.a",), self.folder, (1 << 64,))),
+            (ValueError, ((b"1.a",), b"new", ())),
+            (ValueError, ((b"1.a\0",), b"new", (stamp,))),
+            (ValueError, ((b"1.a",), b"new\0", (stamp,))),
+            (TypeError, (("1.a",), b"new", (stamp,))),
+            (TypeError, ((b"1.a",), b"new", (None,))),
+            (OverflowError, ((b"1.a",), b"new", (1 << 64,))),
         ):
             self.assertRaises(error, unlink_unchanged, *arguments, self.folder)
+            self.assertRaises(error, run_as_job, *arguments, self.folder)
         self.assertEqual(os.listdir(self.path), ["1.a"])
 
     def test_quota_file(self):
         """A folder is not synced if there may be a quota file in which removals are recorded."""
-        path = os.path.join(self.path, "1.a")
+        new = os.path.join(self.path, "new")
+        os.mkdir(new)
+        path = os.path.join(new, "1.a")
         for name, target in (
             *(("maildirsize", None), ("maildirfolder", None)),
             *(("maildirsize", "nowhere"), ("maildirfolder", "nowhere"), ("other", None)),
         ):
             there = os.path.join(self.path, name)
-            for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
-                self.write(b"x")
+            for function in UNLINKING:
+                with open(path, "wb") as file:
+                    file.write(b"x")
                 stamp = stamp_of(os.stat(path))
                 if target:
                     os.symlink(target, there)
                 else:
                     os.mkdir(there)
-                removed = function((b"1.a",), self.folder, (stamp,), self.folder)
+                removed = function((b"1.a",), b"new", (stamp,), self.folder)
                 self.assertEqual(removed, ([1], name == "other"))
                 (os.unlink if target else os.rmdir)(there)
-        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
-            self.write(b"x")
-            stamp = stamp_of(os.stat(path))
-            # Nobody knows what is in a closed directory.
-            removed = function((b"1.a",), self.folder, (stamp,), 1 << 20)
-            self.assertEqual(removed, ([1], False))
 
     def test_not_synced(self):
         """If the folder cannot be synced, that is an error."""
-        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
-            with self.assertRaises(OSError) as failed:
-                function((), 1 << 20, (), self.folder)
-            self.assertEqual(failed.exception.errno, errno.EBADF)
+        with open_directory("/proc") as proc:
+            for function in UNLINKING:
+                with self.assertRaises(OSError) as failed:
+                    function((), b"sys", (), proc)
+                self.assertEqual(failed.exception.errno, errno.EINVAL)
 
     def test_memory(self):
         """Calls leave no memory behind."""
@@ -403,8 +443,9 @@ class FileTests(EquivalenceCase):
             lambda: read_cached_file(b"1.a", self.folder, 1000),
             lambda: count_small_files((b"1.a",) * 9, (7,) * 9, 1, self.folder, True, False),
             lambda: count_small_files((b"1.a",) * 9, (7,) * 9, 1, self.folder, True, True),
-            lambda: unlink_unchanged((b"1.a",) * 9, self.folder, (0,) * 9, self.folder),
-            lambda: unlink_unchanged((), self.folder, (), self.folder),
+            lambda: unlink_unchanged((b"1.a",) * 9, b"..", (0,) * 9, self.folder),
+            lambda: run_as_job((b"1.a",) * 9, b"..", (0,) * 9, self.folder),
+            lambda: unlink_unchanged((), b"..", (), self.folder),
         )
         for call in calls:
             call()

@@ -21,11 +21,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
+from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan, open_folder
 from popserv.maildrops.maildir.quota_file import may_be_recorded
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_file, explain_in_directory
 from popserv.runtime.speedups import speedup
+from popserv.runtime.threads import RunInThread
 
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
@@ -165,8 +166,8 @@ class MessageFiles:
             raise explain_change(error, folder, name) from error
         return name, status.st_size
 
-    def unlink_unchanged(
-        self, positions: Iterable[int], removed: list[tuple[bytes, int]]
+    async def unlink_unchanged(
+        self, positions: Iterable[int], removed: list[tuple[bytes, int]], run: RunInThread
     ) -> tuple[list[int], bool]:
         """Remove files that are at their locations and unchanged, as :meth:`remove` does.
 
@@ -184,11 +185,6 @@ class MessageFiles:
             location = locations[position]
             (others if location is None else by_folder[location[0]]).append(position)
         for number, members in by_folder.items():
-            try:
-                folder = self.folders.descriptor(number)
-            except OSError:
-                others += members
-                continue
             names = tuple(
                 [
                     duplicates.get(base_names[at], base_names[at]) + (locations[at] or b"")[1:]
@@ -196,7 +192,9 @@ class MessageFiles:
                 ]
             )
             stamps = tuple([self._stamps[at] for at in members])
-            lengths, is_synced = unlink_unchanged(names, folder, stamps, self.folders.maildir_fd)
+            lengths, is_synced = await run(
+                unlink_unchanged, names, FOLDER_NAMES[number], stamps, self.folders.maildir_fd
+            )
             removed += zip(names, lengths, strict=False)
             others += members[len(lengths) :]
             is_done = is_done and is_synced
@@ -272,9 +270,9 @@ class MessageFiles:
 
 @speedup
 def unlink_unchanged(
-    names: tuple[bytes, ...], folder: int, stamps: tuple[int, ...], maildir_fd: int
+    names: tuple[bytes, ...], folder: bytes, stamps: tuple[int, ...], maildir_fd: int
 ) -> tuple[list[int], bool]:
-    """Remove files of an open folder as long as each has its stamp; return their lengths.
+    """Remove files of a folder as long as each has its stamp; return their lengths.
 
     Stops at a file that has another stamp or cannot be removed.  If all are removed, and need not
     be recorded in a quota file, the folder is synced; return whether that was done.
@@ -282,17 +280,24 @@ def unlink_unchanged(
     :raises OSError: the folder cannot be synced.
     """
     lengths: list[int] = []
-    with suppress(OSError):
-        for name, stamp in zip(names, stamps, strict=True):
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stamp_of(status) != stamp:
-                break
-            os.unlink(name, dir_fd=folder)
-            lengths.append(status.st_size)
-    is_done = len(lengths) == len(names) and not may_be_recorded(maildir_fd)
-    if is_done:
-        os.fsync(folder)
-    return lengths, is_done
+    try:
+        folder_fd = open_folder(folder, maildir_fd)
+    except OSError:
+        return lengths, False
+    try:
+        with suppress(OSError):
+            for name, stamp in zip(names, stamps, strict=True):
+                status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                if stamp_of(status) != stamp:
+                    break
+                os.unlink(name, dir_fd=folder_fd)
+                lengths.append(status.st_size)
+        is_done = len(lengths) == len(names) and not may_be_recorded(maildir_fd)
+        if is_done:
+            os.fsync(folder_fd)
+        return lengths, is_done
+    finally:
+        os.close(folder_fd)
 
 
 def status_of(name: bytes, folder: int) -> os.stat_result | None:

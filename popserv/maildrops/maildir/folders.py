@@ -63,6 +63,14 @@ class Scan(NamedTuple):
     unlisted: frozenset[int]
 
 
+def open_folder(name: bytes, maildir_fd: int) -> int:
+    """Return a file descriptor of a folder of an open Maildir.
+
+    :raises OSError: it cannot be opened, or is a symbolic link or no directory.
+    """
+    return os.open(name, _DIRECTORY, dir_fd=maildir_fd)
+
+
 class Folders:
     """new/ and cur/ of one Maildir, whose directory is held open as ``maildir_fd``.
 
@@ -91,15 +99,13 @@ class Folders:
         for number, name in enumerate(FOLDER_NAMES):
             if number not in self._folders:
                 with suppress(FileNotFoundError):
-                    self._folders[number] = os.open(name, _DIRECTORY, dir_fd=self.maildir_fd)
+                    self._folders[number] = open_folder(name, self.maildir_fd)
 
     def descriptor(self, number: int) -> int:
         """Return the file descriptor of a folder, which is opened if it is not open."""
         fd = self._folders.get(number)
         if fd is None:
-            fd = self._folders[number] = os.open(
-                FOLDER_NAMES[number], _DIRECTORY, dir_fd=self.maildir_fd
-            )
+            fd = self._folders[number] = open_folder(FOLDER_NAMES[number], self.maildir_fd)
         return fd
 
     def are_unchanged_since(self, times: Times | None) -> bool:

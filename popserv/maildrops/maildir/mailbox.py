@@ -168,10 +168,8 @@ class MaildirMailbox:
 
     async def remove(self, messages: Iterable[Message]) -> None:
         """See IMailbox."""
-        await self._run(self._remove, [message.position for message in messages])
-
-    def _remove(self, positions: list[int]) -> None:
-        remaining, error = remove_files(self._files, positions, self._trash)
+        positions = [message.position for message in messages]
+        remaining, error = await remove_files(self._files, positions, self._run, self._trash)
         # Removed messages are no reason to rewrite the size file.
         state = self.index.size_file_state
         state.unsaved -= min(state.unsaved, len(positions) - remaining)

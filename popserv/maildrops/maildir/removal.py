@@ -12,46 +12,58 @@ from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
 from popserv.maildrops.maildir.trash import Trash
 from popserv.maildrops.path_problems import explain_change
+from popserv.runtime.threads import RunInThread
 
 RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each attempt, for another program to finish its renames."""
 
 
-def remove_files(
-    files: MessageFiles, positions: list[int], trash: str = ""
+async def remove_files(
+    files: MessageFiles, positions: list[int], run: RunInThread, trash: str = ""
 ) -> tuple[int, OSError | None]:
     """Remove message files; return the number of those that remain, and the first error.
 
     With ``trash`` they are moved there, see :class:`~popserv.maildrops.maildir.trash.Trash`.
+    ``run`` calls a function with arguments where it may wait for the disk.
 
     If a file is not at its location, a scan searches for it.  The file counts as removed only if a
     scan that no rename can have disturbed does not find it.  If the removals cannot be written to
     disk, all of them count as remaining.
-
-    Waits for the disk: call it in a thread.
     """
+    removed: list[tuple[bytes, int]] = []
     try:
+        others = positions
         if not trash:
-            return _remove(files, positions, None)
-        with closing(Trash(files.folders.maildir_fd, trash)) as folder:
-            return _remove(files, positions, folder)
+            # Nearly always all of them, and in one call.
+            others, is_done = await files.unlink_unchanged(positions, removed, run)
+            if is_done:
+                return 0, None
+        result: tuple[int, OSError | None] = await run(
+            _remove_others, files, others, removed, trash
+        )
     except OSError as error:
         name = os.fsencode(trash) if trash else None
-        return len(positions), explain_change(error, files.folders.maildir_fd, name)
+        result = len(positions), explain_change(error, files.folders.maildir_fd, name)
+    return result
+
+
+def _remove_others(
+    files: MessageFiles, positions: list[int], removed: list[tuple[bytes, int]], trash: str
+) -> tuple[int, OSError | None]:
+    if not trash:
+        return _remove(files, positions, removed, None)
+    with closing(Trash(files.folders.maildir_fd, trash)) as folder:
+        return _remove(files, positions, removed, folder)
 
 
 def _remove(
-    files: MessageFiles, positions: list[int], folder: Trash | None
+    files: MessageFiles,
+    positions: list[int],
+    removed: list[tuple[bytes, int]],
+    folder: Trash | None,
 ) -> tuple[int, OSError | None]:
-    removed: list[tuple[bytes, int]] = []
     errors: list[OSError] = []
     scan_error: OSError | None = None
-    if folder is None:
-        # Nearly always all of them, and in one call, so that this thread need not wait again and
-        # again until that of the reactor passes on the interpreter's lock.
-        positions, is_done = files.unlink_unchanged(positions, removed)
-        if is_done:
-            return 0, None
     remove = folder.move if folder else os.unlink
     for delay in RETRY_DELAYS:
         positions = [at for at in positions if not _remove_one(files, at, remove, removed, errors)]
