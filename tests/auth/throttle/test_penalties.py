@@ -26,6 +26,7 @@ from popserv.auth.throttle.penalties import (
     attempted_secrets,
 )
 from popserv.runtime.bus import WorkerBus
+from tests.memory import growth_of
 
 HERE = "192.0.2.1"
 THERE = "2001:db8::/64"
@@ -433,6 +434,34 @@ class ModelTests(PenaltiesCase):
                 self.assertEqual(factor, model.delay_factor(network, clock.seconds()))
         clock.advance(FAILURE_LIFETIME + 1)
         self.assertEqual([penalties.delay_factor(network) for network in (HERE, THERE)], [1, 1])
+
+
+class OctetsTests(SynchronousTestCase):
+    """The memory that is taken."""
+
+    def test_failures(self):
+        """A network takes less than 1.5 KB."""
+        penalties = Penalties()
+        networks = 1000
+
+        def fail():
+            for n in range(networks):
+                for password in range(MAX_FAILURES):
+                    penalties.record_failure(f"2001:db8:{n:x}::/64", [b"%d" % password])
+
+        self.assertLess(growth_of(fail) / networks, 1500)
+
+    def test_names(self):
+        """A name takes less than 300 octets, and a network less than 150."""
+        logins = 5000
+        for network, limit in (("192.0.2.1", 300), ("2001:db8:{:x}::/64", 300 + 150)):
+            penalties = Penalties()
+
+            def log_in(network=network, penalties=penalties):
+                for n in range(logins):
+                    penalties.record_success(network.format(n), b"user%d@example.org" % n)
+
+            self.assertLess(growth_of(log_in) / logins, limit)
 
 
 class AttemptedSecretsTests(SynchronousTestCase):

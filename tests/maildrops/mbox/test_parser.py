@@ -12,11 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.mbox import parser, window
 from popserv.maildrops.mbox.from_line import MAX_LENGTH, from_line_length
+from popserv.maildrops.mbox.index import read_index
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format, NotAnMbox, parse
 from popserv.maildrops.mbox.window import Window
 from popserv.messages.downgrade import Downgrader
 from popserv.messages.sizes import measure
 from tests.maildrops.mbox.harness import FROM_LINE, mbox_of, stored
+from tests.memory import MIB, growth_of, peak_of
 
 MBOXRD = Format(believes_content_length=False, is_quoted=True)
 MBOXO = Format(believes_content_length=False)
@@ -315,3 +317,31 @@ class DigestTests(Opened):
                 self.assertEqual(entry.digest, self.digest(message))
             late = self.entries(FROM_LINE % 0 + b"X: y\n" * lines + b"Status: RO\n\nbody\n")[0]
             self.assertEqual(late.is_read, not is_too_long)
+
+
+class MemoryTests(Opened):
+    """The memory that reading a file takes."""
+
+    def peak(self, message, mbox_format):
+        """Return the octets at the peak while a message is read."""
+        window = self.open(FROM_LINE % 0 + message)
+        return peak_of(lambda: len(list(parse(window, 0, mbox_format))))
+
+    def test_body(self):
+        """It is below 4 MiB, whatever a body consists of, and however large it is."""
+        for line, number in ((b"\n", 8 * MIB), (b"x", 8 * MIB), (b">From x\n", MIB // 4)):
+            message = b"A: b\n\n" + line * number + b"x\n"
+            for mbox_format in (MBOXO, MBOXRD):
+                self.assertLess(self.peak(message, mbox_format), 4 * MIB, (line, mbox_format))
+
+    def test_header(self):
+        """It is below 24 MiB, whatever a header consists of, and however large it is."""
+        message = b"Status:\nA:\n" * (2 * MIB // 11) + b"\nx\n"
+        self.assertLess(self.peak(message, MBOXO), 24 * MIB)
+
+    def test_messages(self):
+        """An index takes less than 280 octets a message."""
+        messages = 2000
+        fd = self.open(mbox_of([b"Subject: %d\n\nx\n" % n for n in range(messages)]))._fd
+        growth = growth_of(lambda: read_index(fd, DEFAULT_FORMAT, None))
+        self.assertLess(growth / messages, 280)

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.maildrops.page_cache import CHUNK
 from popserv.messages import sizes as sizes_module
 from popserv.messages.downgrade import content, downgrader, headers, held_output, multiparts
 from popserv.messages.downgrade.content import read_content
@@ -20,6 +21,7 @@ from popserv.messages.fields.table import downgrade_field
 from popserv.messages.framing import TopFramer
 from popserv.messages.octets import count_octets
 from popserv.messages.sizes import Sizes, measure
+from tests.memory import MIB, peak_of
 from tests.messages.downgrade.harness import (
     BOUNCE,
     DOWNGRADED_SUBJECT,
@@ -287,6 +289,25 @@ class StructureTests(StructureTestCase):
         message = head + SUBJECT + filler + b"\n--a\n"
         result = downgrade(message + SUBJECT + b"\n")
         self.assertTrue(result.endswith(b"\n--a\n" + DOWNGRADED_SUBJECT + b"\n"))
+
+    def test_memory(self):
+        """The memory is below 6 MiB, whatever a header consists of, and however large it is."""
+        for field in (
+            b"X: " + b"y" * 65 + b"\n",
+            "Subject: {}\n".format("\xe4" * 100).encode(),
+            "Subject: {}\n".format("\N{GRINNING FACE}" * 7000).encode(),
+            "To: {}\n".format("\xe4 <a@b.example>, " * 1000).encode(),
+        ):
+            for octets in (MIB - 1000, 2 * MIB):
+                message = field * (octets // len(field)) + b"\n" + b"x\n" * MIB
+                result = Downgrader()
+
+                def feed(message=message, result=result):
+                    for at in range(0, len(message), CHUNK):
+                        result.feed(message[at : at + CHUNK])
+                    result.finish()
+
+                self.assertLess(peak_of(feed), 6 * MIB, (field[:20], octets))
 
 
 class RealMailTests(SynchronousTestCase):

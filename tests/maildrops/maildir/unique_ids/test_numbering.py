@@ -31,6 +31,7 @@ from tests.maildrops.maildir.harness import (
     wait_for_clock_tick,
 )
 from tests.maildrops.maildir.test_store import MaildirContract
+from tests.memory import growth_of
 
 LIST = b"3 V256 N5 G00\n1 :1.a\n4 :2.b\n"
 COURIER = b"/2 9 200\n1.a 5 7:200\n2.b:2,S 5 8:200\n"
@@ -94,6 +95,29 @@ class NumberedCase(MaildirCase):
         return sorted(
             {pinned_file.NAME, dovecot_uidlist.NAME, courier_sizelist.NAME}.intersection(names)
         )
+
+
+class MemoryTests(MaildirCase):
+    """The memory that a maildrop with a file of unique-ids takes."""
+
+    def test_growth(self):
+        """It is at most 120 octets a message more than without the file."""
+        messages = 3000
+        names = [b"%d.M%06dP1234.host.example.org" % (999_990_000 + n, n) for n in range(messages)]
+        for name in names:
+            self.put(b"cur/%b:2,S" % name)
+        lines = [b"%d :%b\n" % (at + 1, name) for at, name in enumerate(names)]
+        self.put(b"dovecot-uidlist", b"3 V256 N%d G00\n" % (messages + 1) + b"".join(lines))
+        growth = []
+        for uidl in ("filename", "dovecot"):
+            maildrops = MaildirMaildrops(self.root, uidl=uidl, run=run_inline)
+
+            def open_maildrop(maildrops=maildrops):
+                with self.session(maildrops=maildrops) as mailbox:
+                    return uids_of(mailbox)[:1]
+
+            growth.append(growth_of(open_maildrop) / messages)
+        self.assertLessEqual(growth[1] - growth[0], 120)
 
 
 class FileNameTests(NumberedCase):
