@@ -5,6 +5,7 @@ do not depend on the speed of the machine.
 """
 
 import re
+import select
 import signal
 import socket
 import ssl
@@ -144,6 +145,19 @@ class UnknownNetworkTests(FloodCase):
         self.assertEqual(half_closed.makefile("rb").read(), greeting + b"-ERR log in first\r\n")
         self.assertEqual(self.log_in("198.51.100.8", name)[:3], b"+OK")
         self.assertNotIn("Traceback", self.server.log)
+
+    def test_one_flooder(self):
+        """However many connections one address opens and keeps, others do not wait for them."""
+        name, _ = self.server.add_user([b"x\n"])
+        plain = self.server.ports[0]
+        flood = [self.arrive(66, plain) for _ in range(2 * BURST)]
+        for number in (1, 2, 3):
+            self.assertEqual(self.log_in(f"198.51.100.{100 + number}", name)[:3], b"+OK")
+        greeted = select.poll()
+        for client in flood:
+            greeted.register(client, select.POLLIN)
+        # Without turns, all of them would be before the users.
+        self.assertLess(len(greeted.poll(0)), len(flood))
 
 
 class ConnectionLimitTests(FloodCase):

@@ -131,7 +131,7 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
         self.patch(throttle.slots, "_queues", {"a": {1: 2, 3: 4}, "b": {5: 6}})
         clock = Clock()
         for _ in range(BURST + 2):
-            throttle.starts.may_start(Arrival(clock), lambda: None)
+            throttle.starts.may_start(Arrival(clock), "192.0.2.1", lambda: None)
         samples = self.samples()
         self.assertEqual(samples[catalogue.THROTTLED_NETWORKS.name], {(): 1})
         self.assertEqual(samples[catalogue.WAITING_LOGINS.name], {(): 3})

@@ -81,7 +81,7 @@ class ClientThrottle:
         if self.network is None or throttle.penalties.is_known_network(self.network):
             return True
         self._is_counted = True
-        return throttle.starts.may_start(self._client, start)
+        return throttle.starts.may_start(self._client, self.network, start)
 
     async def authenticate(
         self, name: bytes, credentials: ICredentials

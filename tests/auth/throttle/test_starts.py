@@ -32,6 +32,38 @@ class Arrival:
         return self.connected
 
 
+class NaiveQueue:
+    """What a start queue does, slowly.
+
+    :ivar waiting: pairs of a network and a connection, in the order of their arrival.
+    :ivar started: the connections that were started.
+    """
+
+    def __init__(self):
+        self.waiting, self.started = [], []
+        self._turns = []
+
+    def append(self, network, arrival):
+        """Let a connection wait."""
+        self.waiting.append((network, arrival))
+        if network not in self._turns:
+            self._turns.append(network)
+
+    def remove(self, arrival):
+        """Forget a connection; its network keeps its turn as long as another one waits."""
+        self.waiting = [pair for pair in self.waiting if pair[1] is not arrival]
+        networks = [network for network, _ in self.waiting]
+        self._turns = [network for network in self._turns if network in networks]
+
+    def start(self):
+        """Start the next connection."""
+        network = self._turns[0]
+        arrival = next(arrival for one, arrival in self.waiting if one == network)
+        self._turns.append(self._turns.pop(0))
+        self.remove(arrival)
+        self.started.append(arrival)
+
+
 class StartQueueTests(SynchronousTestCase):
     """StartQueue."""
 
@@ -42,12 +74,12 @@ class StartQueueTests(SynchronousTestCase):
         self.queue = StartQueue()
         self.started = []
 
-    def arrive(self, *names):
-        """Let connections arrive, and start those that may be; return them all."""
+    def arrive(self, *names, network="192.0.2.1"):
+        """Let connections of a network arrive, and start those that may be; return them all."""
         arrivals = []
         for name in names:
             arrivals.append(Arrival(self.clock))
-            if self.queue.may_start(arrivals[-1], partial(self.started.append, name)):
+            if self.queue.may_start(arrivals[-1], network, partial(self.started.append, name)):
                 self.started.append(name)
         return arrivals
 
@@ -90,6 +122,34 @@ class StartQueueTests(SynchronousTestCase):
             self.queue.discount()
         self.arrive(*range(BURST + 1))
         self.assertEqual(len(self.queue), 1)
+
+    def test_turns(self):
+        """The networks take turns, and each connection has its turn in the order of arrival."""
+        self.arrive(*range(BURST))
+        self.started.clear()
+        for network, names in (("a", "123"), ("b", "45"), ("a", "6"), ("c", "7")):
+            self.arrive(*names, network=network)
+        self.clock.pump([INTERVAL] * 4)
+        self.assertEqual(self.started, [*"1472"])
+        # One whose connections have all been started has no advantage when it comes back.
+        self.arrive("8", network="c")
+        self.clock.pump([INTERVAL] * 4)
+        self.assertEqual(self.started, [*"14725386"])
+
+    def test_flood_of_one_network(self):
+        """However many connections of a network wait, that of another one is the second to start.
+
+        So is one of a network whose other connections were lost while they waited.
+        """
+        self.arrive(*["flood"] * 2 * BURST, network="flooder")
+        for _ in range(99):
+            self.started.clear()
+            self.arrive("flood", "flood", network="flooder")
+            lost, _ = self.arrive("lost", "user", network="user")
+            self.queue.remove(lost)
+            self.clock.pump([INTERVAL] * 2)
+            self.assertIn("user", self.started)
+            self.assertEqual(len(self.started), 2)
 
     def test_success_while_others_wait(self):
         """After each success one more of those that wait is started."""
@@ -144,7 +204,7 @@ class StartQueueTests(SynchronousTestCase):
         """A start that fails does not hold up the others."""
         self.arrive(*range(BURST))
         for start in (lambda: 1 / 0, partial(self.started.append, "next")):
-            self.queue.may_start(Arrival(self.clock), start)
+            self.queue.may_start(Arrival(self.clock), "192.0.2.1", start)
         self.assertRaises(ZeroDivisionError, self.clock.advance, INTERVAL)
         self.clock.advance(INTERVAL)
         self.assertEqual(self.started[-1], "next")
@@ -183,7 +243,9 @@ class StartQueueTests(SynchronousTestCase):
             self.clock.advance(pause)
             name = (number, self.clock.seconds())
             if self.queue.may_start(
-                Arrival(self.clock), lambda name=name: starts.append((*name, self.clock.seconds()))
+                Arrival(self.clock),
+                "192.0.2.1",
+                lambda name=name: starts.append((*name, self.clock.seconds())),
             ):
                 starts.append((*name, self.clock.seconds()))
         while len(self.queue):
@@ -197,6 +259,42 @@ class StartQueueTests(SynchronousTestCase):
         # None waits longer than if all had come at the same time as the first.
         for number, arrived, at in starts:
             self.assertLessEqual(at - arrived, max(0, number + 1 - BURST) * INTERVAL)
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("arrive"), st.sampled_from("aaabcdef")),
+                st.tuples(st.sampled_from(["remove", "leave"]), st.integers(0, 99)),
+                st.tuples(st.just("wait"), st.integers(1, 3)),
+            ),
+            max_size=60,
+        )
+    )
+    def test_model(self, events):
+        """Whatever arrives, is lost and is gone, the next one to start is that of a naive queue."""
+        self.setUp()
+        self.arrive(*range(BURST), network="others")
+        self.started.clear()
+        model, numbers = NaiveQueue(), {}
+        for event, value in [*events, ("wait", len(events) + 1)]:
+            if event == "arrive":
+                (arrival,) = self.arrive(len(numbers), network=value)
+                numbers[arrival] = len(numbers)
+                model.append(value, arrival)
+            elif event == "wait":
+                self.clock.pump([INTERVAL] * value)
+            elif model.waiting:
+                _, arrival = model.waiting[value % len(model.waiting)]
+                if event == "remove":
+                    self.queue.remove(arrival)
+                    model.remove(arrival)
+                else:
+                    arrival.connected = False
+            while len(model.started) < len(self.started):
+                model.start()
+            self.assertEqual(self.started, [numbers[each] for each in model.started])
+            self.assertEqual(len(self.queue), len(model.waiting))
+        self.assertEqual((len(self.queue), len(self.queue._turns)), (0, 0))
 
 
 class ConnectionTests(ThrottleCase):
