@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import io
 import socket
 import ssl
 
@@ -11,6 +12,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import TestCase
 
 from tests.live.harness import TIMEOUT, Connection, ServerTestCase, read_maildir, until
+from tests.live.hostile import __main__ as hostile
 from tests.live.hostile import guessing, idle, timing
 from tests.live.test_attacks import MB, AttackCase
 from tests.live.test_bounds import LARGE, large_maildir
@@ -41,7 +43,33 @@ class GuessingTests(ServerTestCase):
         self.assertEqual(len(quiet), 20)
         self.assertGreater(len(attacked), 1)
         # Each address has four logins at a time, whose replies are delayed by seconds.
-        self.assertLessEqual(failures, 200)
+        self.assertTrue(0 < failures <= 200, failures)
+
+    def test_right_guess(self):
+        """A guess that is right is noticed."""
+        server = guessing.start()
+        self.addCleanup(server.stop)
+        for count in (1, 2):
+            # The second time, the maildrop is in use.
+            client = server.connect(header=guessing.header(0))
+            self.addCleanup(client.abandon)
+            client.ask(b"USER ann")
+            client.ask(b"PASS secret")
+            until(lambda n=count: len(guessing.right_guesses(server.log)) >= n, "the log line")
+
+    def test_exit_code(self):
+        """The exit code of make attack is 1 if polls are too slow, or guesses are not checked."""
+        for attacked, addresses, failures, code in (
+            (3.0, 1000, 10, 0),
+            (3.1, 1000, 10, 1),
+            (1.0, 1000, 9, 1),
+            (1.0, 999, 9, 0),
+        ):
+            result = ([1.0] * 100, [attacked] * 100, failures)
+            self.patch(guessing, "attack", lambda *_, result=result: result)
+            with contextlib.redirect_stdout(io.StringIO()):
+                arguments = ["--only", "guessing", "--names", "10", "--addresses", str(addresses)]
+                self.assertEqual(hostile.main(arguments), code, (attacked, addresses, failures))
 
 
 class TimingTests(TestCase):
