@@ -438,6 +438,7 @@ class AttackTests(AttackCase):
         lines[".."] = lines["."] = lines["~"] = f"../{outside.name}:{{PLAIN}}secret"
         names = [
             *(b"..", b".", b"../x", b"a/b", b".hidden", b"~", b"/", b"/etc", b"x\0", b"\\..\\x"),
+            *(b"@../x", b"x@../x", b"x@..", b"@"),
             *(name.encode() + end for end in (b"/", b"/.", b"/../x", b"+../x", b"+link", b"+a/b")),
         ]
         self.add_users(lines)

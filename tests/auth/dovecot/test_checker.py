@@ -101,6 +101,17 @@ class DovecotCheckerTests(DovecotCase):
         side.send(b"FAIL\t2\tuser=ann\n")
         self.fails_with(asked, UnauthorizedLogin)
 
+    def test_tab(self):
+        """A TAB in a name or a password does not become a parameter."""
+        side = self.connect()
+        self.ask(UsernamePassword(b"ann", b"secret"))
+        self.ask(UsernamePassword(b"ann\tnologin", b"x\tskip_password_check=\n"))
+        usual, line = side.received()
+        self.assertEqual(line.count(b"\t"), usual.count(b"\t"))
+        self.assertTrue(
+            line.endswith(b"\tresp=" + b64encode(b"\0ann\tnologin\0x\tskip_password_check=\n"))
+        )
+
     def test_apop(self):
         """Dovecot gets the timestamp, the name and the digest, and recognizes the timestamp."""
         self.assertIsNone(self.checker.make_timestamp(b"dewey"))
