@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import os
 import socket
 import ssl
 from functools import partial
@@ -103,27 +104,47 @@ class TimingTests(TestCase):
         self.assertEqual(len(lines), 1 + len(timing.STEPS) * len(timing.REASONS))
 
 
-class SlowTests(AttackCase):
-    """Clients that send an octet now and then, through a proxy, at a server that is full."""
+class HelloCase(AttackCase):
+    """Clients that begin a handshake."""
+
+    def hello(self, version=ssl.TLSVersion.MAXIMUM_SUPPORTED):
+        """Return the first message of a handshake."""
+        sent, context = ssl.MemoryBIO(), self.context()
+        context.maximum_version = version
+        client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        return sent.read()
+
+
+class SlowTests(HelloCase):
+    """Clients that send an octet now and then, at a server that is full."""
 
     options = ("--allow-plaintext", "--max-connections", "20")
 
     def test_slow_at_each_step(self):
         """Whatever step a slow client hangs at, it is closed to make room for others."""
         name, _ = self.server.add_user([b"x\n"])
-        port = self.server.ports[1]
+        _, port, over_tls = self.server.ports
+        header, hello = b"PROXY TCP4 192.0.2.66 192.0.2.1 4711 110\r\n", self.hello()
         steps = (
-            *(b"PRO", b"%b", b"%bU", b"%bUSER x\r\nP"),
-            *(b"%bAUTH LOGIN\r\nA", b"%bSTLS\r\n\x16\x03"),
+            *((port, b"PRO"), (port, header), (port, header + b"U")),
+            *((port, header + b"USER x\r\nP"), (port, header + b"AUTH LOGIN\r\nA")),
+            *((port, header + b"STLS\r\n\x16\x03"), (port, header + b"STLS\r\n")),
+            # Before the handshake of TLS, within its first record, and after that.
+            *((over_tls, b""), (over_tls, b"\x16\x03"), (over_tls, hello[:99]), (over_tls, hello)),
         )
-        header = b"PROXY TCP4 192.0.2.66 192.0.2.1 4711 110\r\n"
         for step in steps:
             flood = []
             for _ in range(30):
-                client = socket.create_connection(("127.0.0.1", port))
+                client = socket.create_connection(("127.0.0.1", step[0]), TIMEOUT)
                 self.addCleanup(client.close)
-                client.sendall(step.replace(b"%b", header))
+                client.sendall(step[1])
                 flood.append(client)
+            # Of clients on this machine, the oldest is closed; the server has accepted all then.
+            with contextlib.suppress(ConnectionError):
+                while step[0] == over_tls and flood[9].recv(1 << 16):
+                    pass
             session = Connection(
                 ("127.0.0.1", port), header=b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 110\r\n"
             )
@@ -138,8 +159,22 @@ class SlowTests(AttackCase):
             for client in flood:
                 client.close()
 
+    def test_slow_after_handshake(self):
+        """So is one that hangs within a command over TLS, or within a record of it."""
+        name, _ = self.server.add_user([b"x\n"])
+        for octets in (b"USER x\r\nP", b""):
+            flood = []
+            for _ in range(30):
+                flood.append(self.connect_tls())
+                flood[-1].socket.sendall(octets)
+                # The beginning of a record of 32 octets.
+                os.write(flood[-1].socket.fileno(), b"\x17\x03\x03\x00\x20x")
+            self.assertEqual(self.server.login(name).close()[:3], b"+OK")
+            for client in flood:
+                client.abandon()
 
-class HostileTests(AttackCase):
+
+class HostileTests(HelloCase):
     """Clients that do not read, reset connections, or send records without end."""
 
     def test_never_reading(self):
@@ -221,15 +256,6 @@ class HostileTests(AttackCase):
                 client.do_handshake()
             sock.close()
         self.assert_alive()
-
-    def hello(self, version=ssl.TLSVersion.MAXIMUM_SUPPORTED):
-        """Return the first message of a handshake."""
-        sent, context = ssl.MemoryBIO(), self.context()
-        context.maximum_version = version
-        client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
-        with contextlib.suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-        return sent.read()
 
     def test_half_handshakes(self):
         """Handshakes that clients leave after the first message leave nothing behind."""
