@@ -128,11 +128,13 @@ class SecretsChecker(UserDirectory):
             # so that a client cannot find out whether its password is right.
             user = None if refusal else found
             rules = NO_RULES if found is None else found.rules
-            if IScramCredentials.providedBy(credentials):
-                # The client is answered before it is refused.
+            is_password = IUsernamePassword.providedBy(credentials)
+            if not is_password:
+                # Before the rest, as the rules: a client of SCRAM is answered before it is refused.
                 rules.take_time(connection_details.get())
             if not await self._is_right(credentials, user) or user is None:
-                if not IScramCredentials.providedBy(credentials):
+                if is_password:
+                    # So that a password that is remembered costs no more than it must.
                     rules.take_time(connection_details.get())
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
         except (FileError, SchemeUnavailable) as error:

@@ -10,6 +10,7 @@ import json
 import random
 import time
 from base64 import b64decode, b64encode
+from functools import partial
 from math import erfc, sqrt
 from pathlib import Path
 from statistics import median
@@ -63,7 +64,7 @@ def start(scheme):
         "--listen",
         LOOPBACK,
         "--sasl",
-        "SCRAM-SHA-256,CRAM-MD5,PLAIN",
+        "SCRAM-SHA-256,SCRAM-SHA-1,CRAM-MD5,PLAIN,LOGIN",
     ]
     return Server(
         root=root,
@@ -108,29 +109,40 @@ def refuse_cram_md5(client, name):
     return client.ask(b64encode(b"%b %032d" % (name, 0)) + b"\r\n")
 
 
-def begin_scram(client, name):
-    """Ask for the salt of AUTH SCRAM-SHA-256, and cancel."""
+def refuse_login(client, name):
+    """Log in by AUTH LOGIN."""
+    client.ask(b"AUTH LOGIN\r\n")
+    client.ask(b64encode(name) + b"\r\n")
+    return client.ask(b64encode(b"nonsense") + b"\r\n")
+
+
+def begin_scram(mechanism, client, name):
+    """Ask for the salt of a mechanism of SCRAM, and cancel."""
     first = b64encode(b"n,,n=%b,r=nonce" % name)
-    challenge, nanoseconds = client.ask(b"AUTH SCRAM-SHA-256 %b\r\n" % first)
+    challenge, nanoseconds = client.ask(b"AUTH %b %b\r\n" % (mechanism, first))
     if not challenge.startswith(b"+ "):
         raise AssertionError(challenge)
     return client.ask(b"*\r\n")[0], nanoseconds
 
 
-def refuse_scram(client, name):
-    """Send a wrong proof by AUTH SCRAM-SHA-256."""
+def refuse_scram(mechanism, client, name):
+    """Send a wrong proof by a mechanism of SCRAM."""
     first = b64encode(b"n,,n=%b,r=nonce" % name)
-    challenge, _ = client.ask(b"AUTH SCRAM-SHA-256 %b\r\n" % first)
+    challenge, _ = client.ask(b"AUTH %b %b\r\n" % (mechanism, first))
     nonce = b64decode(challenge[2:]).partition(b",")[0]
-    final = b"c=biws,%b,p=%b" % (nonce, b64encode(bytes(32)))
+    proof = bytes(32 if mechanism == b"SCRAM-SHA-256" else 20)
+    final = b"c=biws,%b,p=%b" % (nonce, b64encode(proof))
     return client.ask(b64encode(final) + b"\r\n")
 
 
 STEPS = {
     "PASS": ("SCRAM-SHA-256", refuse_pass),
     "PLAIN": ("SCRAM-SHA-256", refuse_plain),
-    "SCRAM, salt": ("SCRAM-SHA-256", begin_scram),
-    "SCRAM, proof": ("SCRAM-SHA-256", refuse_scram),
+    "LOGIN": ("SCRAM-SHA-256", refuse_login),
+    "SCRAM-SHA-256, salt": ("SCRAM-SHA-256", partial(begin_scram, b"SCRAM-SHA-256")),
+    "SCRAM-SHA-256, proof": ("SCRAM-SHA-256", partial(refuse_scram, b"SCRAM-SHA-256")),
+    "SCRAM-SHA-1, salt": ("PLAIN", partial(begin_scram, b"SCRAM-SHA-1")),
+    "SCRAM-SHA-1, proof": ("PLAIN", partial(refuse_scram, b"SCRAM-SHA-1")),
     "CRAM-MD5": ("PLAIN", refuse_cram_md5),
     "APOP": ("APOP", refuse_apop),
 }
@@ -188,7 +200,7 @@ def measure(number, show):
             if differs:
                 differing.append((step, reason))
             show(
-                f"{step:12} {reason:14} {shown / 1000:8.1f} {(shown - usual) / 1000:+6.2f} "
+                f"{step:20} {reason:14} {shown / 1000:8.1f} {(shown - usual) / 1000:+6.2f} "
                 f"P(slower) {greater:.3f}  by chance {chance:.0e}{'  differs' if differs else ''}"
             )
     return differing
