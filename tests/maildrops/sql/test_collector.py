@@ -1,7 +1,8 @@
 """popserv.maildrops.sql.collector: objects that no message has are removed."""
 
 import os
-from uuid import uuid4
+from io import BytesIO
+from uuid import UUID, uuid4
 
 import psycopg
 from twisted.internet import reactor
@@ -10,7 +11,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.database.schema import create_schema
-from popserv.maildrops.sql import collector, keys
+from popserv.errors import TryLater
+from popserv.maildrops.sql import collector, delivery, keys, statements
 from popserv.maildrops.sql.collector import (
     AGE,
     DOOM_UNKNOWN,
@@ -18,7 +20,8 @@ from popserv.maildrops.sql.collector import (
     Collector,
     RegularCollection,
 )
-from popserv.maildrops.sql.keys import ReservedKeys
+from popserv.maildrops.sql.delivery import deliver
+from popserv.maildrops.sql.message_objects import MessageObjects
 from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.runtime.threads import BoundedThreadPool
@@ -37,17 +40,6 @@ DELIVER = """
 WITH changed AS (UPDATE maildrop SET last = last + 1 RETURNING id, last)
 INSERT INTO message (maildrop, position, id, octets, stored, header_ends, inline)
 SELECT id, last, $1::uuid, 1, 1, true, false FROM changed
-"""
-
-DELIVER_RESERVED = """
-WITH changed AS (
-    UPDATE maildrop SET last = last + 1 RETURNING id, last
-), mine AS (
-    DELETE FROM doomed USING changed WHERE key = $1::uuid AND NOT taken RETURNING key, id, last
-)
-INSERT INTO message (maildrop, position, id, octets, stored, header_ends, inline)
-SELECT id, last, key, 1, 1, true, false FROM mine
-RETURNING position
 """
 
 
@@ -223,22 +215,26 @@ class UnknownTests(CollectorCase):
 class RaceTests(CollectorCase):
     """Collections at the same time as deliveries whose keys are due at once."""
 
-    async def test_race(self):
-        """No message is without its object, and each object has a message or is in the table."""
+    refused = 0
+
+    async def race(self):
+        """Deliver and collect; return the ids of the messages and those that were delivered."""
         self.patch(keys, "RESERVED", 0)
         self.patch(keys, "AT_ONCE", 3)
         self.patch(collector, "TAKEN", 0)
         is_over = []
-        delivered, refused = [], []
+        delivered = []
 
-        async def deliver(reserved):
+        async def deliver_some(objects):
             for _ in range(60):
-                key = await reserved.take()
-                await self.objects.put(key, os.urandom(10))
-                rows = await self.database.execute(DELIVER_RESERVED, (key,), repeat=False)
-                (delivered if rows else refused).append(key)
-                if not rows:
-                    await self.objects.delete([key])
+                try:
+                    uid = await deliver(
+                        self.database.execute, b"ann", BytesIO(os.urandom(10)), run, objects
+                    )
+                except TryLater:
+                    self.refused += 1
+                else:
+                    delivered.append(UUID(uid.decode()))
 
         async def collect():
             while not is_over:
@@ -246,21 +242,34 @@ class RaceTests(CollectorCase):
                 await deferLater(reactor, 0)
 
         collecting = [Deferred.fromCoroutine(collect()) for _ in range(2)]
-        reserved = [ReservedKeys(self.database.execute, uuid4) for _ in range(2)]
+        execute = self.database.execute
+        processes = [MessageObjects(execute, self.objects, 0, GRACE, Clock()) for _ in range(2)]
         await gatherResults(
-            [Deferred.fromCoroutine(deliver(reserved[number % 2])) for number in range(6)]
+            [Deferred.fromCoroutine(deliver_some(processes[number % 2])) for number in range(6)]
         )
         is_over.append(True)
         await gatherResults(collecting)
-        messages = {key for (key,) in self.sql("SELECT id FROM message")}
+        return {key for (key,) in self.sql("SELECT id FROM message")}, delivered
+
+    async def test_race(self):
+        """No message is without its object, and each object has a message or is in the table."""
+        messages, delivered = await self.race()
         self.assertEqual(messages, set(delivered))
         self.assertTrue(delivered)
-        self.assertTrue(refused)
+        self.assertTrue(self.refused)
         stored = await self.stored()
         self.assertEqual(messages - stored, set())
         self.assertEqual(stored - messages - set(self.doomed()), set())
         await self.collector.collect()
         self.assertEqual(await self.stored(), messages)
+
+    async def test_taken(self):
+        """A delivery that used a key which is taken would be found: its object is missing."""
+        careless = statements.DELIVER_OBJECT.replace(" AND NOT taken", "")
+        self.assertNotEqual(careless, statements.DELIVER_OBJECT)
+        self.patch(delivery, "DELIVER_OBJECT", careless)
+        messages, _ = await self.race()
+        self.assertNotEqual(messages - await self.stored(), set())
 
 
 class FakeCollector:
