@@ -29,10 +29,13 @@ class PlanTests(SQLCase):
         )
         self.sql("INSERT INTO body SELECT maildrop, position, '' FROM message WHERE inline")
         self.sql("INSERT INTO doomed (key, due) SELECT gen_random_uuid(), now() FROM maildrop")
-        self.sql("ANALYZE maildrop, message, body, doomed")
+        self.sql("VACUUM (ANALYZE) maildrop, message, body, doomed")
 
     async def test_indexes(self):
-        """No statement reads a table from its beginning, or an index without a condition."""
+        """No statement reads a table from its beginning, or an index without a condition.
+
+        Messages are listed from the primary key, which has all their columns, not from the table.
+        """
         self.fill()
         self.sql("SET plan_cache_mode = force_generic_plan")
         # What is avoided at any cost here is avoided in larger tables.
@@ -50,3 +53,5 @@ class PlanTests(SQLCase):
                     self.assertNotIn("Seq Scan on", line)
                     if re.search(r"Index (Only )?Scan", line):
                         self.assertIn("Index Cond", following, line)
+                if name == "LIST":
+                    self.assertIn("Index Only Scan using message_pkey on message", str(lines))
