@@ -76,8 +76,11 @@ class ObjectServer(Resource):
             self.objects.pop(b"/bucket/" + key.partition(b"</Key>")[0], None)
         return b"<DeleteResult><Deleted><Key>mail</Key></Deleted></DeleteResult>"
 
-    def send(self, request, found, cut=None):
-        """Send the range of an object that is asked for; with ``cut``, no more of it than that."""
+    def send(self, request, found, cut=None, *, stops=False):
+        """Send the range of an object that is asked for; with ``cut``, no more of it than that.
+
+        If it ``stops`` there, the connection stays.
+        """
         octets = found
         asked = request.getHeader(b"range")
         if asked and self.has_ranges:
@@ -90,18 +93,19 @@ class ObjectServer(Resource):
         request.setHeader(b"last-modified", b"Sun, 01 Nov 2026 00:00:00 GMT")
         # The status line and the header are sent, even if nothing else is.
         request.write(b"")
-        sender = _Sender(self, request, octets, cut)
+        sender = _Sender(self, request, octets, cut, stops)
         request.registerProducer(sender, True)
         sender.resumeProducing()
         return NOT_DONE_YET
 
 
 class _Sender:
-    def __init__(self, server, request, octets, cut):
+    def __init__(self, server, request, octets, cut, stops):
         self._server = server
         self._request = request
         self._octets = memoryview(octets if cut is None else octets[:cut])
         self._is_cut = cut is not None
+        self._stops = stops
         self._is_producing = False
 
     def resumeProducing(self):
@@ -115,7 +119,9 @@ class _Sender:
             self._request.write(bytes(piece))
         if not self._octets:
             self._request.unregisterProducer()
-            if self._is_cut:
+            if self._stops:
+                self._request.notifyFinish().addErrback(lambda failure: None)
+            elif self._is_cut:
                 self._request.channel.loseConnection()
             else:
                 self._request.finish()

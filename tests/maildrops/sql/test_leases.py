@@ -99,6 +99,16 @@ class LeaseTests(SQLCase):
         with self.assertRaises(LoginTooSoon):
             await self.store.open_maildrop(b"ann")
 
+    async def test_clock(self):
+        """If the clock of the database was set back, leases are renewed by its new time."""
+        await self.store.open_maildrop(b"ann")
+        self.sql("UPDATE maildrop SET expires = expires + interval '1 hour'")
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        await self.renew()
+        [(seconds,)] = self.sql("SELECT extract(epoch FROM expires - now())::float8 FROM maildrop")
+        self.assertLessEqual(seconds, self.store._database.config.lease)
+
     async def test_login_delay_repeated(self):
         """A login that is executed twice is one, and not too soon after itself."""
         self.store.login_delay = 60

@@ -194,6 +194,10 @@ class FaultTests(TestCase):
         """Return a fault: the connection is closed after a number of octets."""
         return lambda request: self.server.send(request, self.large, octets)
 
+    def stop_after(self, octets):
+        """Return a fault: after a number of octets nothing more comes."""
+        return lambda request: self.server.send(request, self.large, octets, stops=True)
+
     async def get_large(self, digest=None):
         """Return the large object."""
         return await read(await self.store.get(KEY, len(self.large), digest))
@@ -339,6 +343,15 @@ class FaultTests(TestCase):
         for cut in (1, CHUNK, 5 * CHUNK + 1):
             self.server.faults.extend([self.server.render_get, self.cut(cut), self.cut(cut)])
             self.assertEqual(await self.get_large(digest_of(self.large)), self.large)
+
+    async def test_slow(self):
+        """A stream that stops is continued where it was, if anything came of it in time."""
+        stopped = [self.stop_after(octets) for octets in (CHUNK, 3 * CHUNK + 1)]
+        options = {**self.server.options, "timeout": "1s"}
+        self.store = ObjectStore("s3://bucket/mail", options, patience=20.0, run=run)
+        self.server.faults.extend([self.server.render_get, *stopped])
+        self.assertEqual(await self.get_large(digest_of(self.large)), self.large)
+        self.assertFalse(self.server.faults)
 
     async def test_cut_for_good(self):
         """A stream of which nothing more comes fails; no chunk is short."""
