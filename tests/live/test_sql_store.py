@@ -51,6 +51,10 @@ class TLSContractTests(OverTLS, ContractTests):
     """Sessions over TLS."""
 
 
+class TLSDeliveryContractTests(OverTLS, DeliveryContractTests):
+    """Copies over TLS."""
+
+
 class TLSNewMailContractTests(OverTLS, NewMailContractTests):
     """New mail over TLS."""
 
