@@ -1,9 +1,10 @@
-"""``popserv copy`` from a real Dovecot to the SQL store, and ``popserv compare`` afterwards."""
+"""``popserv copy`` from a real Dovecot to the SQL store and back, and ``popserv compare``."""
 
 import os
 import signal
 import subprocess
 
+import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.dovecot_pop3 import DovecotPOP3
@@ -26,8 +27,10 @@ class FromDovecotTests(SynchronousTestCase):
         old = self.dovecot.deliver("ann", self.messages)
         self.unique_ids = self.dovecot.unique_ids("ann")
         self.assertEqual(len(self.unique_ids), len(self.messages))
-        for at, path in enumerate(sorted((old / "cur").iterdir())):
-            os.utime(path, (1_600_000_000 + at, 1_600_000_000 + at))
+        paths = sorted((old / "cur").iterdir())
+        self.times = [1_600_000_000 + 60 * at for at in range(len(paths))]
+        for path, time in zip(paths, self.times, strict=True):
+            os.utime(path, (time, time))
         self.source = f"maildir:{self.dovecot.mail}"
 
     def copy(self):
@@ -41,13 +44,23 @@ class FromDovecotTests(SynchronousTestCase):
         paths = self.objects.glob("*/*")
         return sorted(size for path in paths if (size := path.stat().st_size) >= least)
 
+    def delivered(self):
+        """Return when the messages were delivered, in order."""
+        conninfo = self.file.read_text().split('"')[1]
+        with psycopg.connect(conninfo) as connection:
+            rows = connection.execute(
+                "SELECT extract(epoch FROM delivered)::float8 FROM message ORDER BY position"
+            ).fetchall()
+        return [seconds for (seconds,) in rows]
+
     def test_copied(self):
-        """Clients fetch nothing again, and a second copy copies nothing."""
+        """Clients fetch nothing again, dates stay, and a second copy copies nothing."""
         count = len(self.messages)
         self.assertEqual(self.copy(), f"ann: {count} messages copied, 0 are there already")
         sizes = sorted(len(each) for each in self.messages if len(each) > 8192)
         self.assertGreater(len(sizes), 1)
         self.assertEqual(self.objects_of(0), sizes)
+        self.assertEqual(self.delivered(), self.times)
         self.assertEqual(self.copy(), f"ann: 0 messages copied, {count} are there already")
         self.dovecot.start()
         server = Server("--auth=memory:ann:secret", store=("--store", f"sql:{self.file}"))
@@ -65,6 +78,24 @@ class FromDovecotTests(SynchronousTestCase):
         lines = done.stdout.decode().splitlines()
         self.assertEqual(lines[0], f"ann: clients would fetch none of {count} messages again")
         self.assertIn(f"{count} on both servers, 0 of them fetched again, 0 different", lines[-1])
+
+    def test_back(self):
+        """From the database to a Maildir, unique-ids, order, octets and dates stay."""
+        self.copy()
+        mail = temporary_directory(self)
+        for count in (f"{len(self.messages)} messages copied", "0 messages copied"):
+            done = run("popserv", "copy", f"sql:{self.file}", f"maildir:{mail}")
+            self.assertEqual(done.returncode, 0, repr(done))
+            self.assertIn(f"ann: {count}", done.stdout.decode())
+        done = run(
+            *("popserv", "session", "--user", "ann", "--store", f"maildir:{mail}"),
+            input=b"UIDL\r\nQUIT\r\n",
+        )
+        shown = [line.split()[1] for line in done.stdout.splitlines() if line[:1].isdigit()]
+        self.assertEqual(shown, self.unique_ids)
+        paths = sorted((mail / "ann").glob("[cn]*/*"), key=lambda path: path.name)
+        self.assertEqual([path.read_bytes() for path in paths], self.messages)
+        self.assertEqual([path.stat().st_mtime for path in paths], self.times)
 
     def test_killed(self):
         """After kill -9 between objects and their messages, the same command completes it."""

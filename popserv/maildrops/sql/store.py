@@ -162,7 +162,11 @@ class SQLMaildrops:
     async def users(self) -> Sequence[bytes]:
         """See IUserListing."""
         try:
+            # Without warnings, which popserv copy takes for those of a user.
+            await self._check_schema(require_schema)
             rows = await self._execute(USERS)
+        except MaildropUnavailable as error:
+            raise OSError(str(error.__cause__)) from error
         except TryLater as error:
             raise OSError(f"the database does not answer: {error.__cause__}") from error
         return [name for (name,) in rows]

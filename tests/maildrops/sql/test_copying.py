@@ -43,6 +43,9 @@ class CopyingTests(SQLCase):
         globalLogPublisher.addObserver(warnings.append)
         self.addCleanup(globalLogPublisher.removeObserver, warnings.append)
         await (await self.open()).release()
+        source = self.make_store()
+        self.assertEqual(await source.users(), [b"ann"])
+        await (await source.open_maildrop(b"ann")).release()
         self.assertEqual([each for each in warnings if each["log_level"] >= LogLevel.warn], [])
         await (await self.make_store().open_maildrop(b"ann")).release()
         problems = [each for each in warnings if each["log_level"] >= LogLevel.warn]

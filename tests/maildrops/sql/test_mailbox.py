@@ -210,6 +210,8 @@ class SchemaTests(SQLCase):
             with self.assertRaises(MaildropUnavailable) as refused:
                 await attempt
             self.assertIn("popserv schema create", str(refused.exception.__cause__))
+        with self.assertRaisesRegex(OSError, "popserv schema create"):
+            await store.users()
         self.sql("ALTER TABLE other RENAME TO schema_version")
         await self.deliver(store, b"ann", b"x\n")
         self.database.executed.clear()
