@@ -26,11 +26,21 @@ LOST = 20
 
 
 class Link(Process):
-    """An HAProxy between a front end and the databases, so that the front end can be cut off."""
+    """An HAProxy before some servers, so that its clients can be cut off from them.
 
-    def __init__(self, directory, name, databases):
-        self.ports = {free_port(): each.port for each in databases}
+    ``ports`` are those on which it listens, with those of the servers.
+    """
+
+    def __init__(self, directory, name, servers):
+        self.ports = {free_port(): each.port for each in servers}
+        self._reached = set(self.ports.values())
         super().__init__(directory, name, next(iter(self.ports)))
+
+    def reach(self, *servers):
+        """Pass connections to these servers only; the connections that there are break."""
+        self._reached = {each.port for each in servers}
+        self.kill()
+        self.start()
 
     def command(self):
         """Write the configuration, and return the command."""
@@ -40,7 +50,8 @@ class Link(Process):
             *("timeout connect 2s", "timeout client 1h", "timeout server 1h"),
         ]
         for own, port in self.ports.items():
-            lines += [f"listen {own}", f"bind {HOST}:{own}", f"server database {HOST}:{port}"]
+            state = "" if port in self._reached else " disabled"
+            lines += [f"listen {own}", f"bind {HOST}:{own}", f"server one {HOST}:{port}{state}"]
         file = self.directory / f"{self.name}.cfg"
         file.write_text("\n".join([*lines, ""]))
         return [haproxy(), "-db", "-f", file]
@@ -66,7 +77,7 @@ class LinkedFrontEnd(FrontEnd):
 
 
 class ChaosCluster(Cluster):
-    """A cluster with short leases, and with front ends that can be cut off.
+    """A cluster with short leases, and with front ends and an object store that can be cut off.
 
     ``patience`` is for how many seconds statements are tried.
     """
@@ -75,6 +86,13 @@ class ChaosCluster(Cluster):
         settings = f"lease = {LEASE}\ngrace = {GRACE}\npatience = {patience}"
         super().__init__(directory, settings=settings, **options)
 
+    def make_parts(self):
+        """See Cluster."""
+        super().make_parts()
+        self.link_of_objects = Link(self.directory, "link-of-objects", [self.objects])
+        endpoint = f"http://{HOST}:{self.link_of_objects.port}"
+        self.object_settings = {**self.objects.settings, "endpoint": endpoint}
+
     def make_front_end(self, name):
         """See Cluster."""
         link = Link(self.directory, f"link-of-{name}", self.databases)
@@ -82,6 +100,7 @@ class ChaosCluster(Cluster):
 
     def prepare(self):
         """See Cluster."""
+        self.add(self.link_of_objects)
         super().prepare()
         for each in self.front_ends:
             self.write_file(self.directory / f"{each.name}.toml", each.link.ports)
@@ -96,7 +115,6 @@ class Faults:
     def __init__(self, cluster, record, generator, *, is_synchronous=True):
         self.cluster, self.record, self.random = cluster, record, generator
         self._is_synchronous = is_synchronous
-        self._standbys = 0
 
     def all(self):
         """Return all faults."""
@@ -105,10 +123,13 @@ class Faults:
             self.suspend_front_end,
             self.cut_front_end,
             self.restart_database,
+            self.crash_database,
             self.suspend_database,
             self.fail_over,
             self.lag,
             self.restart_objects,
+            self.suspend_objects,
+            self.cut_objects,
             self.collect,
         ]
 
@@ -140,6 +161,18 @@ class Faults:
         primary.stop()
         primary.start()
 
+    def crash_database(self):
+        """All processes of the primary are killed at once, and it is started again."""
+        primary = self.cluster.databases[0]
+        # It starts no other process then.
+        with suspended(primary.pid):
+            processes = with_children(primary.pid)
+            for pid in processes:
+                _signal(pid, signal.SIGKILL)
+        primary.kill()
+        until(lambda: all(map(_has_ended, processes)), "the end of the primary")
+        primary.start()
+
     def suspend_database(self):
         """No process of the primary runs for a time."""
         with suspended(*with_children(self.cluster.databases[0].pid)):
@@ -147,14 +180,46 @@ class Faults:
 
     def fail_over(self):
         """The primary dies, the standby takes over, and gets a standby of its own."""
-        primary, standby = self.cluster.databases
         if self._is_synchronous:
-            primary.kill()
-        else:
-            # What is committed while nothing is sent to the standby is lost.
-            self._kill_while_lagging()
+            self.cluster.databases[0].kill()
+            self._promote_standby()
+            return
+        wanted = len(self.record.acknowledged) + LOST
+        with self.losing_commits():
+            until(lambda: len(self.record.acknowledged) >= wanted, "deliveries")
+
+    @contextlib.contextmanager
+    def losing_commits(self):
+        """Fail over at the end of a ``with`` block; what was committed in it is lost.
+
+        The primary must not wait for its standby.
+        """
+        # A standby that connected only now would receive everything.
+        senders = until(self._senders, "the standby")
+        with suspended(*senders):
+            yield
+            self.cluster.databases[0].kill()
+            for pid in senders:
+                _signal(pid, signal.SIGKILL)
+        self._promote_standby()
+
+    @contextlib.contextmanager
+    def two_primaries(self, front_end):
+        """Fail over at the start of a ``with`` block, while one front end keeps the old primary.
+
+        The others reach the new one only.  At the end, the old one dies.
+        """
+        primary, standby = self.cluster.databases
+        for each in self.cluster.front_ends:
+            each.link.reach(primary if each is front_end else standby)
         standby.promote()
-        self.cluster.databases = [standby, self._new_standby(standby, primary.port)]
+        try:
+            yield
+        finally:
+            primary.kill()
+            self._replace_primary()
+            for each in self.cluster.front_ends:
+                each.link.reach(*self.cluster.databases)
 
     def lag(self):
         """The standby receives nothing for a time."""
@@ -166,6 +231,19 @@ class Faults:
         self.cluster.objects.kill()
         time.sleep(self.random.uniform(0, 2))
         self.cluster.objects.start()
+
+    def suspend_objects(self):
+        """The object store does not answer for a time."""
+        with suspended(self.cluster.objects.pid):
+            time.sleep(self.random.uniform(0.5, 3))
+
+    def cut_objects(self):
+        """No front end reaches the object store for a time, and connections break."""
+        link = self.cluster.link_of_objects
+        with suspended(link.pid):
+            time.sleep(self.random.uniform(0.5, 3))
+        link.kill()
+        link.start()
 
     def collect(self):
         """The objects of messages that were removed are collected; this is no fault."""
@@ -179,19 +257,16 @@ class Faults:
         rows = self.cluster.databases[0].execute("SELECT pid FROM pg_stat_replication")
         return [int(pid) for pid in rows.split()]
 
-    def _kill_while_lagging(self):
-        # A standby that connected only now would receive everything.
-        senders = until(self._senders, "the standby")
-        wanted = len(self.record.acknowledged) + LOST
-        with suspended(*senders):
-            until(lambda: len(self.record.acknowledged) >= wanted, "deliveries")
-            self.cluster.databases[0].kill()
-            for pid in senders:
-                _signal(pid, signal.SIGKILL)
+    def _promote_standby(self):
+        self.cluster.databases[1].promote()
+        self._replace_primary()
+
+    def _replace_primary(self):
+        primary, standby = self.cluster.databases
+        self.cluster.databases = [standby, self._new_standby(standby, primary.port)]
 
     def _new_standby(self, primary, port):
-        self._standbys += 1
-        name = f"standby_{self._standbys}"
+        name = f"standby_{len(self.cluster.processes)}"
         standby = PostgreSQL(self.cluster.directory, name, port=port, primary=primary)
         self.cluster.add(standby)
         if self._is_synchronous:
@@ -220,11 +295,20 @@ def _signal(pid, number):
 
 def _is_suspended(pid):
     """Return whether all threads of a process are stopped, or it has ended."""
+    return _states(pid) <= {"T", "Z", "X"}
+
+
+def _has_ended(pid):
+    return _states(pid) <= {"Z", "X"}
+
+
+def _states(pid):
+    """Return the states of the threads of a process, as /proc tells them."""
     states = set()
     for file in Path("/proc").glob(f"{pid}/task/*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             states.add(file.read_text().rpartition(")")[2].split()[0])
-    return states <= {"T", "Z", "X"}
+    return states
 
 
 def with_children(pid):

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from examples.cluster.cluster import USERS
@@ -20,9 +21,10 @@ RECOVERY = 60
 def run_chaos(seconds, seed, *, is_synchronous=True, only=(), delay=1, keep=False, show=print):
     """Let faults happen to a cluster; return what was violated, as a dictionary of lists.
 
-    ``only`` are the names of the faults that happen; the default is all of them, each before one
-    happens again.  ``delay`` is for how many seconds after the end of its lease a maildrop may be
-    locked.  With ``keep``, the files of the cluster remain.  ``show`` gets lines of text.
+    ``only`` are the names of the faults that happen; the default is all of them.  Each happens
+    before one happens again, and the run goes on until each has.  ``delay`` is for how many seconds
+    after the end of its lease a maildrop may be locked.  With ``keep``, the files of the cluster
+    remain.  ``show`` gets lines of text.
     The seed decides what happens, not when it does.
     """
     parent = Path(tempfile.mkdtemp(prefix="popserv-chaos-"))
@@ -63,7 +65,10 @@ class _Run:
             finally:
                 self._end_clients()
             ended = time.monotonic()
-            present = Counter(token for user in USERS for token in self._read(user, ended))
+            # All at once, so that none of them has more time than the others.
+            with ThreadPoolExecutor(len(USERS)) as threads:
+                sessions = list(threads.map(lambda user: self._open(user, ended), USERS))
+            present = Counter(token for each in sessions for token in self._read(each))
             inconsistent = self._inconsistent()
         finally:
             self._cluster.stop()
@@ -75,17 +80,17 @@ class _Run:
         }
 
     def _break(self, seconds, only):
-        """Let faults happen for a time; return how often each has."""
+        """Let faults happen for a time, each of them at least once; return how often each has."""
         end = time.monotonic() + seconds
         happened = Counter()
         waiting = [each for each in self._faults.all() if not only or each.__name__ in only]
         self._random.shuffle(waiting)
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 or len(happened) < len(waiting):
             time.sleep(self._random.uniform(0.5, 2))
             fault = waiting.pop(0)
             waiting.append(fault)
             name = fault.__name__.replace("_", " ")
-            self._show(f"{left:.0f} seconds left: {name}")
+            self._show(f"{max(left, 0):.0f} seconds left: {name}")
             fault()
             happened[name] += 1
         return happened
@@ -98,14 +103,15 @@ class _Run:
         if failures := [client.failure for client in self._clients if client.failure]:
             raise failures[0]
 
-    def _read(self, user, ended):
-        """Return the tokens of all messages of a user, after all clients have ended."""
-        with self._open(user, ended) as session:
+    def _read(self, session):
+        """Return the tokens of all messages of a session, and end it."""
+        with session:
             tokens = [session.retrieve(number) for number in session.numbers]
             session.quit()
         return tokens
 
     def _open(self, user, ended):
+        """Return a session, after all clients have ended; note whether that takes too long."""
         while True:
             began = time.monotonic()
             try:
