@@ -28,6 +28,9 @@ USERS = [f"user{number}" for number in range(40)]
 SMALL = b"Subject: small\r\n\r\n" + b"text\r\n" * 10
 LARGE = b"Subject: large\r\n\r\n" + b"text of a message in the object store\r\n" * 10_000
 
+MEDIUM = b"Subject: medium\r\n\r\n" + b"text of a message in the object store\r\n" * 1000
+"""An object of less than 256 KiB, which LARGE exceeds."""
+
 RETURN_PATH = b"Return-Path: <ann@example.org>\r\n"
 
 
@@ -144,6 +147,7 @@ class FailureCase(SynchronousTestCase):
 
 LATER = b"temporary failure, try again later"
 NOT_REMOVED = b"1 deleted message not removed"
+UNREADABLE = b"-ERR [SYS/PERM] message cannot be read, contact your administrator"
 
 
 class FrontEndTests(FailureCase):
@@ -197,17 +201,34 @@ class DatabaseTests(FailureCase):
         confirming = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
         until(lambda: primary.execute(confirming) == "1\n", "the standby")
 
-    def test_restarted(self):
-        """Sessions go on, and what was acknowledged is there."""
+    def faults(self):
+        """Return what can happen to the cluster."""
+        return Faults(self.cluster, Record(), Random(0))
+
+    def check_restart(self, restart):
+        """Sessions go on, and what was acknowledged is there, after a function was called."""
         user = self.new_user(SMALL, LARGE)
         session = self.login(self.one, user)
         session.ask(b"DELE 1")
-        primary, _ = self.cluster.databases
-        primary.stop()
-        primary.start()
+        # What was committed before this message is on disk, and the standby has it.
+        self.assertEqual(self.deliver(self.one, user), 250)
+        restart()
         self.wait_for_standby()
         self.assertEqual(session.close()[:3], b"+OK")
-        self.assertEqual(self.messages(self.login(self.other, user)), [LARGE])
+        self.assertEqual(self.messages(self.login(self.other, user)), [LARGE, SMALL])
+        self.assertEqual(self.deliver(self.other, user), 250)
+
+    def test_restarted(self):
+        """The primary is stopped in order, and started."""
+        self.check_restart(self.faults().restart_database)
+
+    def test_crashed(self):
+        """All processes of the primary are killed."""
+        self.check_restart(self.faults().crash_database)
+
+    def test_failed_over(self):
+        """The standby takes over."""
+        self.check_restart(self.faults().fail_over)
 
     def test_frozen(self):
         """All that waits for it is refused in the end, also what waits for a connection."""
@@ -219,19 +240,6 @@ class DatabaseTests(FailureCase):
             self.assertEqual(self.deliver(self.one, users[0]), 451)
         for user in users:
             self.login_later(self.one, user).close()
-
-    def test_failed_over(self):
-        """The standby has all that was acknowledged, and sessions go on."""
-        user = self.new_user(SMALL, LARGE)
-        session = self.login(self.one, user)
-        session.ask(b"DELE 1")
-        # The standby has what was committed before this message.
-        self.assertEqual(self.deliver(self.one, user), 250)
-        Faults(self.cluster, Record(), Random(0)).fail_over()
-        self.wait_for_standby()
-        self.assertEqual(session.close()[:3], b"+OK")
-        self.assertEqual(self.messages(self.login(self.other, user)), [LARGE, SMALL])
-        self.assertEqual(self.deliver(self.other, user), 250)
 
     def test_no_standby(self):
         """Nothing is acknowledged that the standby does not have; mail can be read."""
@@ -256,16 +264,27 @@ class DatabaseTests(FailureCase):
 class ObjectTests(FailureCase):
     """The object store fails."""
 
-    def delete_object(self, user):
-        """Delete the object of the only message of a user; return its key."""
+    def change_object(self, user, change):
+        """Call a function of a store and a path for the object of the only message of a user.
+
+        Return the key of the object.
+        """
         session = self.login(self.one, user)
         key = session.ask(b"UIDL 1").split()[2].decode()
         session.close()
         settings = dict(self.cluster.object_settings)
         url, allowed = settings.pop("url"), settings.pop("allow_http")
         store = from_url(url, config=settings, client_options={"allow_http": allowed})
-        obstore.delete(store, path_of(UUID(key)))
+        change(store, path_of(UUID(key)))
         return key
+
+    def check_unreadable(self, user, key):
+        """The log has the key, and the message can be removed."""
+        self.assertIn(f"object {key} cannot be read", self.one.log.read_text())
+        session = self.login_later(self.one, user)
+        self.assertEqual(session.ask(b"DELE 1")[:3], b"+OK")
+        self.assertEqual(session.close()[:3], b"+OK")
+        self.assertEqual(self.messages(self.login(self.one, user)), [])
 
     def test_down(self):
         """Large messages can be neither read nor delivered, others can."""
@@ -311,13 +330,39 @@ class ObjectTests(FailureCase):
     def test_missing(self):
         """The message cannot be read, and can be removed; the log has the key."""
         user = self.new_user(LARGE)
-        key = self.delete_object(user)
+        key = self.change_object(user, obstore.delete)
         session = self.login(self.one, user)
-        unreadable = b"-ERR [SYS/PERM] message cannot be read, contact your administrator"
-        self.assertEqual(session.ask(b"RETR 1"), unreadable)
-        self.assertIn(f"object {key} cannot be read", self.one.log.read_text())
-        self.assertEqual(session.ask(b"DELE 1")[:3], b"+OK")
-        self.assertEqual(session.close()[:3], b"+OK")
+        self.assertEqual(session.ask(b"RETR 1"), UNREADABLE)
+        session.close()
+        self.check_unreadable(user, key)
+
+    def damage(self, message):
+        """Deliver a message to a user, and change an octet of its object; return user and key."""
+
+        def change(store, path):
+            octets = bytes(obstore.get(store, path).bytes())
+            obstore.put(store, path, octets[:-3] + b"?" + octets[-2:])
+
+        user = self.new_user(message)
+        return user, self.change_object(user, change)
+
+    def test_damaged(self):
+        """A message of which an octet has changed is not sent."""
+        user, key = self.damage(MEDIUM)
+        session = self.login(self.one, user)
+        self.assertEqual(session.ask(b"RETR 1"), UNREADABLE)
+        session.close()
+        self.check_unreadable(user, key)
+
+    def test_large_damaged(self):
+        """One of more than 256 KiB is not sent to its end."""
+        user, key = self.damage(LARGE)
+        session = self.login(self.one, user)
+        self.assertTrue(session.ask(b"RETR 1").startswith(b"+OK"))
+        received = session.rest()
+        self.assertFalse(received.endswith(b"\r\n.\r\n"))
+        self.assertLess(len(received), len(LARGE))
+        self.check_unreadable(user, key)
 
 
 class DiskTests(FailureCase):
