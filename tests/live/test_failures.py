@@ -230,6 +230,25 @@ class DatabaseTests(FailureCase):
         """The standby takes over."""
         self.check_restart(self.faults().fail_over)
 
+    def test_two_primaries(self):
+        """A primary that lives on while its standby has taken over acknowledges nothing."""
+        user = self.new_user(SMALL, LARGE)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        self.assertEqual(self.deliver(self.one, user), 250)
+        reader = self.new_user(SMALL)
+        with self.faults().two_primaries(self.one):
+            self.assert_refused(session.close(), NOT_REMOVED)
+            self.assertEqual(self.deliver(self.one, self.new_user()), 451)
+            for each in [self.login_later(one, reader) for one in (self.one, self.other)]:
+                self.assertEqual(self.messages(each), [SMALL])
+            later = self.login_later(self.other, user)
+            self.assertEqual(self.messages(later), [SMALL, LARGE, SMALL])
+            self.assertEqual(self.deliver(self.other, user), 250)
+        self.wait_for_standby()
+        later = self.login_later(self.one, user)
+        self.assertEqual(self.messages(later), [SMALL, LARGE, SMALL, SMALL])
+
     def test_frozen(self):
         """All that waits for it is refused in the end, also what waits for a connection."""
         users = [self.new_user() for _ in range(8)]
