@@ -6,6 +6,7 @@ statement and the line of those that wait.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
@@ -42,6 +43,8 @@ MAX_PAUSE = 0.5
 NOT_DONE = (DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, SerializationFailure)
 """Errors of a statement that may succeed when it is tried again."""
 
+SCRIPT_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 3000; "
+"""Who waits for a table for ``deadlock_timeout``, which is a second, ends an autovacuum of it."""
 
 Observe = Callable[[str, float], object]
 """Called with the outcome of a statement and its seconds; see :attr:`Database.observe`."""
@@ -98,9 +101,12 @@ class Database:
     async def execute_script(self, statements: str) -> None:
         """Execute several statements, without parameters, in one transaction.
 
+        Once begun, they may take any time: neither ``config.patience`` nor ``statement_timeout``
+        ends them.
+
         :raises: as :meth:`execute`; they are not repeated when the connection breaks.
         """
-        await self._execute(statements, None, repeat=False)
+        await self._execute(SCRIPT_LIMITS + statements, None, repeat=False)
 
     def work_regularly(
         self, work: Callable[[], Awaitable[object]], interval: float, problem: str
@@ -185,8 +191,10 @@ class Database:
     async def _run(self, connection: Connection, statement: _Statement) -> list[Row]:
         """Execute a statement on a connection, and find out what an error means."""
         try:
+            is_script = statement.parameters is None
+            deadline = math.inf if is_script else statement.deadline
             rows = await connection.run(
-                statement.text, statement.parameters, statement.deadline, statement.prepare
+                statement.text, statement.parameters, deadline, statement.prepare
             )
         except DeferredTimeout:
             problem = f"no answer within {self.config.patience:g} seconds"

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from popserv.commandline import schema
 from popserv.database.config import read_config
 from popserv.database.errors import DatabaseUnavailable
-from popserv.database.schema import SchemaError, schema_version
+from popserv.database.schema import STEPS, SchemaError, schema_version
 from tests.commandline.harness import CommandCase
 from tests.database.harness import DatabaseCase
 
@@ -94,6 +94,6 @@ class SchemaOfDatabaseTests(DatabaseCase):
         config = read_config(str(file))
         for action in ("create", "upgrade"):
             self.assertEqual(await schema._run(action, config, reactor), [])
-            self.assertEqual(await schema_version(self.database), 1)
+            self.assertEqual(await schema_version(self.database), len(STEPS))
         [problem] = await schema._run("check", config, reactor)
         self.assertIn("synchronous_standby_names is empty", problem)

@@ -151,14 +151,17 @@ class StatementTests(DatabaseCase):
             await self.database.execute("DO $$ BEGIN RAISE WARNING 'something'; END $$")
 
     async def test_lock(self):
-        """A statement that waits for a lock tries again, and then ends for good."""
+        """A statement that waits for a lock tries again, and then ends for good; a script waits."""
         await self.database.execute_script(TABLE)
-        blocked = self.connect(patience=1, options="-c lock_timeout=100")
+        limits = "-c lock_timeout=100 -c statement_timeout=1000"
+        blocked, holder = (self.connect(patience=1, options=limits) for _ in range(2))
         hold = "BEGIN; LOCK TABLE t; SELECT pg_sleep(1.5); END"
-        holding = ensureDeferred(self.database.execute_script(hold))
+        holding = ensureDeferred(holder.execute_script(hold))
         locks = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND granted"
         while await self.database.execute(locks) == [(0,)]:
             pass
+        script = "UPDATE t SET id = 1003 WHERE id = 2"
+        waiting = ensureDeferred(blocked.execute_script(script))
         with self.assertRaises(DatabaseUnavailable):
             await blocked.execute("UPDATE t SET id = 1001 WHERE id = 1")
         self.assertEqual(
@@ -166,6 +169,8 @@ class StatementTests(DatabaseCase):
             [(1002,)],
         )
         await holding
+        await waiting
+        self.assertEqual(await self.database.execute(SELECT, [1003]), [(1003,)])
 
     async def test_changed_table(self):
         """A prepared statement whose rows have other columns now is executed on all connections."""

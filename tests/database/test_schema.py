@@ -1,6 +1,7 @@
 """Tests of popserv.database.schema."""
 
 import os
+from unittest import mock
 
 from twisted.logger import globalLogPublisher
 
@@ -14,6 +15,8 @@ from popserv.database.schema import (
     upgrade_schema,
 )
 from tests.database.harness import DatabaseCase
+
+VERSION = len(schema.STEPS)
 
 
 class SchemaTests(DatabaseCase):
@@ -29,11 +32,15 @@ class SchemaTests(DatabaseCase):
         """Let later versions of popserv have added these statements."""
         directory = self.mktemp()
         names = [f"{directory}{number}.sql" for number, _ in enumerate(scripts)]
-        for version, (name, script) in enumerate(zip(names, scripts, strict=True), 2):
+        for version, (name, script) in enumerate(zip(names, scripts, strict=True), VERSION + 1):
             done = f"INSERT INTO schema_version (version) VALUES ({version});"
             with open(name, "w", encoding="utf-8") as file:
                 file.write(script + done)
         self.patch(schema, "STEPS", [*schema.STEPS, *map(os.path.abspath, names)])
+
+    def steps(self, version):
+        """Return a context in which popserv needs this version, which it once had."""
+        return mock.patch.object(schema, "STEPS", schema.STEPS[:version])
 
     async def test_create(self):
         """A schema is made once, and a server needs it."""
@@ -46,11 +53,11 @@ class SchemaTests(DatabaseCase):
         self.assertIn("has no schema", await self.refused(upgrade_schema(self.database)))
         await create_schema(self.database)
         await check_schema(self.database)
-        self.assertEqual(await upgrade_schema(self.database), 1)
+        self.assertEqual(await upgrade_schema(self.database), VERSION)
         self.assertEqual(
             await self.refused(create_schema(self.database)),
-            "/sql.toml: the database has a schema, version 1; to bring it to the version of this "
-            "popserv, run: popserv schema upgrade --store sql:/sql.toml",
+            f"/sql.toml: the database has a schema, version {VERSION}; to bring it to the version "
+            "of this popserv, run: popserv schema upgrade --store sql:/sql.toml",
         )
 
     async def test_upgrade(self):
@@ -60,25 +67,47 @@ class SchemaTests(DatabaseCase):
         self.more_steps("CREATE TABLE new (id bigint);", "ALTER TABLE new ADD name text;")
         self.assertEqual(
             await self.refused(check_schema(self.database)),
-            "/sql.toml: the schema has version 1, and this popserv needs 3; "
+            f"/sql.toml: the schema has version {VERSION}, and this popserv needs {VERSION + 2}; "
             "run: popserv schema upgrade --store sql:/sql.toml",
         )
-        self.assertEqual(await upgrade_schema(self.database), 1)
-        self.assertEqual(await schema_version(self.database), 3)
+        self.assertEqual(await upgrade_schema(self.database), VERSION)
+        self.assertEqual(await schema_version(self.database), VERSION + 2)
         self.assertEqual(await self.database.execute("SELECT id, name FROM new"), [])
         self.patch(schema, "STEPS", own)
         for refused in (check_schema, upgrade_schema):
             self.assertEqual(
                 await self.refused(refused(self.database)),
-                "/sql.toml: the schema has version 3, and this popserv needs 1; "
-                "upgrade popserv on this host",
+                f"/sql.toml: the schema has version {VERSION + 2}, and this popserv needs "
+                f"{VERSION}; upgrade popserv on this host",
             )
 
     async def test_create_later(self):
         """A later popserv makes its schema by all of the steps."""
         self.more_steps("CREATE TABLE new (id bigint);")
         await create_schema(self.database)
-        self.assertEqual(await schema_version(self.database), 2)
+        self.assertEqual(await schema_version(self.database), VERSION + 1)
+
+    async def test_flags(self):
+        """What version 1 knows of messages, version 2 keeps as the first of their flags."""
+        with self.steps(1):
+            await create_schema(self.database)
+        await self.database.execute_script(
+            "INSERT INTO maildrop (id, name, state, epoch)"
+            " VALUES (1, '', gen_random_uuid(), gen_random_uuid());"
+            "INSERT INTO message"
+            " (maildrop, position, octets, stored, id, header_ends, inline, seen)"
+            " SELECT 1, n, 9, 9, gen_random_uuid(), true, true, n = 2 FROM generate_series(1, 3) n"
+        )
+        with self.steps(2):
+            self.assertEqual(await upgrade_schema(self.database), 1)
+        flags = "SELECT position, flags FROM message ORDER BY position"
+        self.assertEqual(await self.database.execute(flags), [(1, 0), (2, 1), (3, 0)])
+        fields = "column_default, is_nullable, data_type"
+        rows = await self.database.execute(
+            f"SELECT {fields} FROM information_schema.columns"
+            " WHERE table_name = 'message' AND column_name = 'flags'"
+        )
+        self.assertEqual(rows, [("0", "NO", "smallint")])
 
     async def test_failure(self):
         """A step that fails has changed nothing."""
@@ -87,9 +116,10 @@ class SchemaTests(DatabaseCase):
         message = await self.refused(upgrade_schema(self.database))
         self.assertEqual(
             message,
-            "/sql.toml: cannot make version 2 of the schema, nothing was changed: division by zero",
+            f"/sql.toml: cannot make version {VERSION + 1} of the schema, nothing was changed: "
+            "division by zero",
         )
-        self.assertEqual(await schema_version(self.database), 1)
+        self.assertEqual(await schema_version(self.database), VERSION)
         [(there,)] = await self.database.execute("SELECT to_regclass('new') IS NOT NULL")
         self.assertFalse(there)
 

@@ -110,6 +110,12 @@ class DovecotPOP3:
         self._test.assertTrue(all(b" OK " in line for line in tagged), lines)
         return lines
 
+    def flags(self, name, mailbox=b"INBOX"):
+        """Return the keywords and flags that IMAP shows of the messages of a user, sorted."""
+        lines = self.imap(name, b"SELECT " + mailbox, b"FETCH 1:* FLAGS")
+        fetched = [line.partition(b"(FLAGS (")[2] for line in lines if b"FETCH (" in line]
+        return [sorted({*flags.rstrip(b")").split()} - {b"\\Recent"}) for flags in fetched]
+
     def _execute(self, protocol, name, text, setting=""):
         """Run a session without a login, and return the lines of its output."""
         configuration = self._home / "session.conf"

@@ -3,15 +3,33 @@
 import os
 import signal
 import subprocess
+from itertools import cycle
 
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.dovecot_pop3 import DovecotPOP3
-from tests.live.harness import BIN, SAMPLES, Server, run, temporary_directory, until
+from tests.live.harness import (
+    BIN,
+    SAMPLES,
+    Server,
+    require_programs,
+    run,
+    temporary_directory,
+    until,
+)
 from tests.live.sql_store import sql_file
 
+FLAGS = ("", *"DFPRST", "DFPRST")
+"""Those of a Maildir, in info suffixes: none, each, and all of them."""
+
 LARGE = b"Subject: large\n\n" + b"a line of a large message\n" * 100_000
+
+
+def flags_of(maildir):
+    """Return the octets and the flags of each message in a Maildir, sorted."""
+    paths = maildir.glob("[cn]*/*")
+    return sorted((path.read_bytes(), path.name.partition(":2,")[2]) for path in paths)
 
 
 class FromDovecotTests(SynchronousTestCase):
@@ -96,6 +114,26 @@ class FromDovecotTests(SynchronousTestCase):
         paths = sorted((mail / "ann").glob("[cn]*/*"), key=lambda path: path.name)
         self.assertEqual([path.read_bytes() for path in paths], self.messages)
         self.assertEqual([path.stat().st_mtime for path in paths], self.times)
+
+    def test_flags(self):
+        """Through the database and back, Dovecot's Maildir has the same flags, also for IMAP."""
+        require_programs(self, "/usr/lib/dovecot/imap")
+        old = self.dovecot.mail / "ann"
+        for path, flags in zip(sorted((old / "cur").iterdir()), cycle(FLAGS), strict=False):
+            path.rename(path.with_name(path.name.partition(":")[0] + f":2,{flags}"))
+        back = temporary_directory(self)
+        back.chmod(0o755)
+        self.copy()
+        done = run("popserv", "copy", f"sql:{self.file}", f"maildir:{back}")
+        self.assertIn(b"users: 1 copied, 0 failed", done.stdout)
+        found = flags_of(back / "ann")
+        self.assertLessEqual({*FLAGS}, {flags for _, flags in found})
+        self.assertEqual(found, flags_of(old))
+        moved = DovecotPOP3(self, back)
+        moved.give(back / "ann")
+        shown = self.dovecot.flags("ann")
+        self.assertEqual(len(shown), len(self.messages))
+        self.assertEqual(moved.flags("ann"), shown)
 
     def test_killed(self):
         """After kill -9 between objects and their messages, the same command completes it."""

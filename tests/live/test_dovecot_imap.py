@@ -25,9 +25,7 @@ class BesideIMAPCase(ServerTestCase):
 
     def flags(self, mailbox=b"INBOX"):
         """Return the keywords and flags of the messages that IMAP clients see, sorted."""
-        lines = self.imap(b"FETCH 1:* FLAGS", mailbox=mailbox)
-        fetched = [line.partition(b"(FLAGS (")[2] for line in lines if b"FETCH (" in line]
-        return [sorted({*flags.rstrip(b")").split()} - {b"\\Recent"}) for flags in fetched]
+        return self.dovecot.flags(self.name, mailbox)
 
     def shown(self, delete=()):
         """Return the unique-ids in a session of popserv, which deletes messages by number."""

@@ -12,12 +12,13 @@ from popserv.core.snapshot import is_unique_id
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.interfaces import IDelivery
 from popserv.maildrops.spooling import spool
+from popserv.maildrops.sql.flags import number_of
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.mailbox import LeaseLost, SQLMailbox
 from popserv.maildrops.sql.message_objects import MessageObjects
 from popserv.maildrops.sql.statements import COPY
 from popserv.maildrops.sql.storing import store_octets
-from popserv.messages.details import Flags, MessageDetails
+from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -31,7 +32,7 @@ class _Pending(NamedTuple):
     id: UUID
     uidl: bytes
     time: int
-    seen: bool
+    flags: int
     octets: int
     downgraded: int | None
     stored: int
@@ -91,9 +92,9 @@ class SQLDelivery:
             except TryLater as error:
                 # No problem of this message.
                 raise OSError(f"messages cannot be stored: {error.__cause__ or error}") from error
-        seen = Flags.SEEN in details.flags
+        flags = number_of(details.flags)
         time = round(details.delivered * 1_000_000)
-        self._pending.append(_Pending(id_, unique_id, time, seen, *contents, body))
+        self._pending.append(_Pending(id_, unique_id, time, flags, *contents, body))
         self._unique_ids.add(unique_id)
         return True
 

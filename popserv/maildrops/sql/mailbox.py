@@ -10,11 +10,12 @@ from popserv.core.snapshot import Message
 from popserv.errors import MaildropUnavailable, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMessageDetails, IReadOnlyMailbox, IRetrievalRecord
 from popserv.maildrops.sql.digests import digest_of
+from popserv.maildrops.sql.flags import flags_in
 from popserv.maildrops.sql.leases import Execute, Lease, Leases
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.snapshots import Index
 from popserv.maildrops.sql.statements import DETAILS, LAST_SEEN, MARK_SEEN, REMOVE, RETRIEVE
-from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
+from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.texts import Text
 
@@ -115,8 +116,8 @@ class SQLMailbox:
         """See IMessageDetails."""
         rows = await self._execute(DETAILS, (self._lease.maildrop,))
         found = {
-            position: MessageDetails(delivered, Flags.SEEN if seen else Flags.NONE)
-            for position, delivered, seen in rows
+            position: MessageDetails(delivered, flags_in(flags))
+            for position, delivered, flags in rows
         }
         return [found.get(self.index.position(at), NO_DETAILS) for at in range(len(self.messages))]
 

@@ -104,7 +104,7 @@ Parameters: id of the maildrop, age in seconds.
 """
 
 DETAILS = """
-SELECT position, extract(epoch FROM delivered)::float8, seen FROM message
+SELECT position, extract(epoch FROM delivered)::float8, flags FROM message
 WHERE maildrop = $1::bigint
 """
 """Parameter: id of the maildrop."""
@@ -118,15 +118,18 @@ WHERE maildrop = $1::bigint AND position = $2::bigint AND id = $3::uuid
 
 LAST_SEEN = """
 SELECT max(position) FROM message
-WHERE maildrop = $1::bigint AND position <= $2::bigint AND seen
+WHERE maildrop = $1::bigint AND position <= $2::bigint AND flags & 1 = 1
 """
-"""Parameters: id of the maildrop, last position of the snapshot."""
+"""The last message with the flag Seen.
+
+Parameters: id of the maildrop, last position of the snapshot.
+"""
 
 MARK_SEEN = """
-UPDATE message SET seen = true
-WHERE maildrop = $1::bigint AND position = ANY($2::bigint[]) AND NOT seen
+UPDATE message SET flags = flags | 1
+WHERE maildrop = $1::bigint AND position = ANY($2::bigint[]) AND flags & 1 = 0
 """
-"""Parameters: id of the maildrop, positions."""
+"""Set the flag Seen.  Parameters: id of the maildrop, positions."""
 
 REMOVE = """
 WITH held AS (
@@ -250,10 +253,10 @@ WITH changed AS (
 ), given AS (
     SELECT changed.id AS maildrop, before + number AS position, copied.*
     FROM changed, unnest(
-        $3::uuid[], $4::bytea[], $5::bigint[], $6::boolean[],
+        $3::uuid[], $4::bytea[], $5::bigint[], $6::bigint[],
         $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[], $11::bytea[], $12::bytea[]
     ) WITH ORDINALITY AS copied (
-        id, uidl, time, seen, octets, downgraded, stored, header_ends, digest, body, number
+        id, uidl, time, flags, octets, downgraded, stored, header_ends, digest, body, number
     )
 ), reserved AS (
     SELECT key FROM doomed JOIN given ON key = given.id WHERE body IS NULL AND NOT taken
@@ -264,10 +267,10 @@ WITH changed AS (
         AND NOT EXISTS (SELECT FROM message WHERE message.id = given.id AND NOT inline)
 ), added AS (
     INSERT INTO message (
-        maildrop, position, id, uidl, delivered, seen,
+        maildrop, position, id, uidl, delivered, flags,
         octets, downgraded, stored, header_ends, digest, inline
     )
-    SELECT maildrop, position, id, uidl, 'epoch'::timestamptz + time * interval '1 us', seen,
+    SELECT maildrop, position, id, uidl, 'epoch'::timestamptz + time * interval '1 us', flags,
         octets, downgraded, stored, header_ends, digest, body IS NOT NULL
     FROM given WHERE NOT EXISTS (SELECT FROM refused)
     ON CONFLICT (maildrop, uidl) WHERE uidl IS NOT NULL DO NOTHING

@@ -80,10 +80,7 @@ class SQLMaildrops:
     with arguments in a thread, and returns an awaitable of its result.
     """
 
-    restrictions: Sequence[str] = (
-        "of the flags, only whether a message was read is kept; nothing can be done about the "
-        "others",
-    )
+    restrictions: Sequence[str] = ()
     """See IDeliveryStore."""
 
     login_delay = 0

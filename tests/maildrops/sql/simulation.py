@@ -26,7 +26,7 @@ USER = b"ann"
 TABLES = {
     "maildrop": "id, name, state, epoch, last, holder, expires",
     "message": (
-        "maildrop, position, octets, downgraded, stored, id, delivered, header_ends, seen, form, "
+        "maildrop, position, octets, downgraded, stored, id, delivered, header_ends, flags, form, "
         "digest, uidl, inline"
     ),
     "body": "maildrop, position, body",

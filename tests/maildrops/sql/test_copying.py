@@ -96,17 +96,17 @@ class CopyingTests(SQLCase):
         for fault, error in ((raising, DatabaseUnavailable()), (losing, OutcomeUnknown())):
             self.sql("TRUNCATE maildrop, message, body")
             delivery = await self.open()
-            await delivery.deliver(b"1", MessageDetails(5.25, Flags.SEEN), body_of(b"1"))
+            await delivery.deliver(b"1", MessageDetails(5.25, Flags.FLAGGED), body_of(b"1"))
             self.database.faults[statements.COPY] = fault(error)
             with self.assertRaises(TryLater):
                 await delivery.commit()
             await delivery.commit()
             await delivery.release()
             self.assertEqual(await self.listed(), {b"1": b"1"})
-            [(delivered, seen)] = self.sql(
-                "SELECT extract(epoch FROM delivered)::float8, seen FROM message"
+            [(delivered, flags)] = self.sql(
+                "SELECT extract(epoch FROM delivered)::float8, flags FROM message"
             )
-            self.assertEqual((delivered, seen), (5.25, True))
+            self.assertEqual((delivered, flags), (5.25, 4))
 
     async def test_lost(self):
         """Without the lock nothing is written."""

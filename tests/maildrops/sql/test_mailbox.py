@@ -165,18 +165,18 @@ class MailboxTests(MailboxCase):
         """LAST is not shown a message that has come since."""
         mailbox = await self.open(b"1\n", b"2\n")
         self.assertIsNone(await mailbox.last_retrieved())
-        self.sql("UPDATE message SET seen = true")
+        self.sql("UPDATE message SET flags = 1")
         await self.deliver(self.store, b"ann", b"3\n")
-        self.sql("UPDATE message SET seen = true")
+        self.sql("UPDATE message SET flags = 1")
         self.assertEqual(await mailbox.last_retrieved(), mailbox.messages[1])
         await mailbox.release()
 
     async def test_details(self):
         """Of a message that is removed meanwhile, nothing is known."""
         mailbox = await self.open(b"1\n", b"2\n")
-        self.sql("UPDATE message SET delivered = to_timestamp(5), seen = true")
+        self.sql("UPDATE message SET delivered = to_timestamp(5), flags = 33")
         self.sql("DELETE FROM message WHERE position = 1")
-        expected = [NO_DETAILS, MessageDetails(5, Flags.SEEN)]
+        expected = [NO_DETAILS, MessageDetails(5, Flags.SEEN | Flags.FORWARDED)]
         self.assertEqual(await mailbox.details(), expected)
         await mailbox.release()
 
@@ -254,12 +254,12 @@ class SettingsTests(MailboxCase):
         self.assertEqual(await self.octets(), [3, 5, 6])
         mailbox = self.mailbox
         self.assertEqual(await read_all(await mailbox.open(mailbox.messages[1])), b"xxx\n")
-        self.sql("UPDATE message SET seen = true WHERE position = 3")
+        self.sql("UPDATE message SET flags = 1 WHERE position = 3")
         self.assertEqual(await mailbox.last_retrieved(), mailbox.messages[0])
         await mailbox.remove([mailbox.messages[1]])
         await self.again(UserSettings(since=36000.0))
         self.assertEqual(list(self.mailbox.messages.octets), [2, 3, 4, 6])
-        self.sql("UPDATE message SET seen = position = 1")
+        self.sql("UPDATE message SET flags = (position = 1)::integer")
         await self.again()
         self.assertIsNone(await self.mailbox.last_retrieved())
         await self.mailbox.release()

@@ -277,15 +277,11 @@ class ReadingTests(MessageCase):
 
     def test_details(self):
         """Times of delivery have fractions of a second."""
-        for maildrop, position, seen in (
-            (self.ann, 2, True),
-            (self.ann, 1, False),
-            (self.bob, 1, False),
-        ):
-            self.add(maildrop, position, seen=seen)
+        for maildrop, position, flags in ((self.ann, 2, 5), (self.ann, 1, 0), (self.bob, 1, 0)):
+            self.add(maildrop, position, flags=flags)
         self.sql("UPDATE message SET delivered = to_timestamp(position + 0.25)")
         rows = self.execute(statements.DETAILS, self.ann)
-        self.assertEqual(sorted(rows), [(1, 1.25, False), (2, 2.25, True)])
+        self.assertEqual(sorted(rows), [(1, 1.25, 0), (2, 2.25, 5)])
 
     def test_retrieve(self):
         """A message is known by its maildrop, its position and its id together."""
@@ -305,9 +301,9 @@ class ReadingTests(MessageCase):
 
     def test_last_seen(self):
         """The last message that was read is looked for among those of the snapshot."""
-        for position, seen in enumerate((True, True, False, True, False), 1):
-            self.add(self.ann, position, seen=seen)
-        self.add(self.bob, 3, seen=True)
+        for position, flags in enumerate((1, 7, 6, 1, 62), 1):
+            self.add(self.ann, position, flags=flags)
+        self.add(self.bob, 3, flags=1)
         for last, expected in ((0, None), (1, 1), (3, 2), (4, 4), (9, 4)):
             rows = self.execute(statements.LAST_SEEN, self.ann, last)
             self.assertEqual(rows, [(expected,)])
@@ -335,19 +331,20 @@ class ChangingTests(MessageCase):
     """Statements change one maildrop only, and with it whatever depends on the change."""
 
     def test_mark_seen(self):
-        """Messages are marked as read that are not, and no row is written for others."""
-        for maildrop, position, seen in (
-            (self.ann, 1, False),
-            (self.ann, 2, True),
-            (self.bob, 1, False),
+        """Messages get the flag that have not, beside others; no row is written for the rest."""
+        for maildrop, position, flags in (
+            (self.ann, 1, 0),
+            (self.ann, 2, 1),
+            (self.ann, 4, 34),
+            (self.bob, 1, 0),
         ):
-            self.add(maildrop, position, seen=seen)
+            self.add(maildrop, position, flags=flags)
         self.add(self.ann, 3)
         written = "SELECT xmin::text FROM message WHERE position = 2"
         before = self.sql(written)
-        self.execute(statements.MARK_SEEN, self.ann, [1, 2])
-        expected = [("ann", 1, True), ("ann", 2, True), ("ann", 3, False), ("bob", 1, False)]
-        self.assertEqual(self.columns("position, seen"), expected)
+        self.execute(statements.MARK_SEEN, self.ann, [1, 2, 4])
+        expected = [("ann", 1, 1), ("ann", 2, 1), ("ann", 3, 0), ("ann", 4, 35), ("bob", 1, 0)]
+        self.assertEqual(self.columns("position, flags"), expected)
         self.assertEqual(self.sql(written), before)
 
     def test_remove(self):
@@ -496,20 +493,20 @@ class DeliveryTests(MessageCase):
         columns = map(list, zip(*messages, strict=True))
         return self.execute(statements.COPY, self.ann, MINE, *columns)
 
-    def message(self, id_, uidl, body, seen=False):
+    def message(self, id_, uidl, body, flags=0):
         """Return the columns of a message to copy, each with another value."""
         number = self.ids.index(id_)
-        values = number + 10, (None, 21, 0)[number], number + 30, seen, b"%d" % number
-        return id_, uidl, 1_500_000 + number, seen, *values, body
+        values = number + 10, (None, 21, 0)[number], number + 30, not number % 2, b"%d" % number
+        return id_, uidl, 1_500_000 + number, flags, *values, body
 
     def test_copy(self):
         """Messages are added in their order, with unique-ids and times, while it is leased."""
         self.ids.sort(reverse=True)
         before = self.maildrops()
         messages = [
-            self.message(id_, b"%d" % number, body, seen)
-            for number, (id_, body, seen) in enumerate(
-                zip(self.ids, (b"0", None, b"2"), (True, False, True), strict=True)
+            self.message(id_, b"%d" % number, body, flags)
+            for number, (id_, body, flags) in enumerate(
+                zip(self.ids, (b"0", None, b"2"), (1, 0, 62), strict=True)
             )
         ]
         other = uuid4()
@@ -532,12 +529,12 @@ class DeliveryTests(MessageCase):
                 for _ in range(1 + repeated):
                     self.assertEqual(self.copy(*messages), [(False,)])
                 self.assert_changed(before, True, False, 3 * (1 + repeated))
-                columns = f"position, message.id, uidl, seen, {VALUES}"
+                columns = f"position, message.id, uidl, flags, {VALUES}"
                 self.assertEqual(
                     self.columns(columns),
                     [
-                        ("ann", 8 + at, id_, uidl, seen, *values, body is not None)
-                        for at, (id_, uidl, _, seen, *values, body) in enumerate(messages)
+                        ("ann", 8 + at, id_, uidl, flags, *values, body is not None)
+                        for at, (id_, uidl, _, flags, *values, body) in enumerate(messages)
                     ],
                 )
                 times = self.columns("(extract(epoch FROM delivered) * 1000000)::bigint")
@@ -596,7 +593,7 @@ class ConcurrentTests(MessageCase):
 
     def object_columns(self):
         """Return the columns of a message to copy, whose octets are an object."""
-        return [self.ids[0]], [b"1"], [0], [False], [1], [None], [1], [True], [b""], [None]
+        return [self.ids[0]], [b"1"], [0], [0], [1], [None], [1], [True], [b""], [None]
 
     def start(self, statement, *parameters):
         """Execute a statement in a thread, on the other connection; return a Deferred."""

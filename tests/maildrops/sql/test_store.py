@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 from unittest import mock
 
-from popserv.messages.details import Flags
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.runtime.bus import WorkerBus
 from popserv.testing import DeliveryContract, MailboxContract, NewMailContract
@@ -68,7 +67,6 @@ class DeliveryContractTests(SQLCase, DeliveryContract):
     """The contract of deliveries with unique-ids."""
 
     settings = {}
-    flags = (Flags.SEEN,)
 
     def make_delivery_store(self):
         """Return an empty store."""

@@ -40,7 +40,7 @@ class SQL(Store):
     def read(self, user):
         """Return the id, the octets or their number, and the mark of each message."""
         rows = self._connection.execute(
-            "SELECT m.id, b.body, m.stored, m.seen FROM message m JOIN maildrop d "
+            "SELECT m.id, b.body, m.stored, m.flags & 1 = 1 FROM message m JOIN maildrop d "
             "ON d.id = m.maildrop LEFT JOIN body b USING (maildrop, position) "
             "WHERE d.name = %s ORDER BY position",
             [user.encode()],
