@@ -13,7 +13,7 @@
 ``edits``      changes of a users file
 ``scenarios``  all of them by name
 ``power``      what a power loss leaves of what a session has written
-``patches``    servers that do not sync, which must be found
+``patches``    servers and commands that do not sync, which must be found
 ``runs``       one scenario with one fault, or with power losses
 ``workshop``   what all runs share
 =============  ===========================================================================

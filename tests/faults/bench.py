@@ -61,7 +61,8 @@ class Bench:
     :param options: more options of the server.
     :ivar is_listed: whether the maildrops have lists of Dovecot.
     :ivar is_kept: whether messages that sessions remove stay for other programs.
-    :ivar patch: one of :mod:`tests.faults.patches` for the servers that are started, or None.
+    :ivar patch: one of :mod:`tests.faults.patches` for the servers and commands that are started,
+        or None.
     """
 
     USERS = 500
@@ -136,7 +137,8 @@ class Bench:
         """Run a command of popserv; return its exit code, and what it has printed."""
         output = self.root / "output"
         output.write_bytes(b"")
-        code = self.prepared.wait(self.prepared.start(output, "popserv", *argv, text=text))
+        pid = self.prepared.start(output, "popserv", *argv, text=text, patch=self.patch)
+        code = self.prepared.wait(pid)
         return code, output.read_text(errors="backslashreplace")
 
     def read(self, user):

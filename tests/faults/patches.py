@@ -1,9 +1,12 @@
-"""Servers that do not sync, which the tests of power losses must find."""
+"""Servers and commands that do not sync, which the tests of power losses must find."""
 
 import os
 
+from popserv.auth.passwords import users_file_editing
+from popserv.maildrops import spooling
 from popserv.maildrops.maildir import delivery, files, folders
 from popserv.maildrops.mbox import rewriting
+from popserv.maildrops.mh import final_delivery, mailbox
 from popserv.runtime.speedups import in_python
 
 
@@ -33,5 +36,31 @@ def mbox_copies():
     rewriting.os = _Lazy("fdatasync")
 
 
-PATCHES = {each.__name__: each for each in (maildir_folders, maildir_deliveries, mbox_copies)}
+def mh_folders():
+    """Removals from MH folders are confirmed before the folders are on disk."""
+    mailbox.os = _Lazy("fsync")
+
+
+def mh_deliveries():
+    """Messages for MH folders are confirmed before their octets are on disk."""
+    spooling.os = _Lazy("fsync")
+
+
+def mh_names():
+    """Messages for MH folders are confirmed before their names are on disk."""
+    final_delivery.os = _Lazy("fsync")
+
+
+def users_files():
+    """Changes of a users file are confirmed before it is on disk."""
+    users_file_editing.os = _Lazy("fsync")
+
+
+PATCHES = {
+    each.__name__: each
+    for each in (
+        *(maildir_folders, maildir_deliveries, mbox_copies),
+        *(mh_folders, mh_deliveries, mh_names, users_files),
+    )
+}
 """All of them by name."""

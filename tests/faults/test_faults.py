@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.base import Broken
 from tests.faults.bench import Bench
+from tests.faults.patches import PATCHES
 from tests.faults.runs import all_faults, count_calls, lose_power, run
 from tests.faults.scenarios import SCENARIOS, scenarios_of
 from tests.faults.shim import KILL, SHORT, Fault
@@ -38,6 +39,18 @@ def some_faults(choose, key, name, every):
         *(choose.choice([*group]) for _, group in groupby(faults, key=lambda fault: fault.calls)),
         *choose.sample(kills, min(KILLS, len(kills))),
     ]
+
+
+PATCHED = (
+    ("maildir_folders", "maildir", "second"),
+    ("maildir_deliveries", "maildir", "delivery"),
+    ("mbox_copies", "mbox", "second"),
+    ("mh_folders", "mh", "second"),
+    ("mh_deliveries", "mh", "delivery"),
+    ("mh_names", "mh", "delivery"),
+    ("users_files", "maildir", "user-add"),
+)
+"""What does not sync, with a bench and a scenario in which that loses something."""
 
 
 class FaultCase(SynchronousTestCase):
@@ -156,12 +169,9 @@ class PowerTests(FaultCase):
         self.assertEqual(self.lose_power("mbox", "copy", FEW), FEW)
 
     def test_patched(self):
-        """A server that does not sync is found."""
-        for patch, key, name in (
-            ("maildir_folders", "maildir", "second"),
-            ("maildir_deliveries", "maildir", "delivery"),
-            ("mbox_copies", "mbox", "second"),
-        ):
+        """A server or a command that does not sync is found."""
+        self.assertEqual({patch for patch, *_ in PATCHED}, {*PATCHES})
+        for patch, key, name in PATCHED:
             bench = self.workshop.bench(key)
             bench.stop()
             bench.patch = patch
