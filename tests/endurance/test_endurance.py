@@ -6,7 +6,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.endurance import report
-from tests.endurance.run import Run
+from tests.endurance.run import OCTETS_PER_MIB, Run
 from tests.endurance.trends import Sample, trends
 from tests.live.harness import temporary_directory
 from tests.soak.model import Fault
@@ -88,6 +88,12 @@ class TrendTests(SynchronousTestCase):
         self.assertEqual(grown(self.samples(memory=lambda n: 100 + n / 4)), {"memory"})
         self.assertEqual(grown(self.samples(threads=lambda n: 5 + 5 * (n > 20))), {"threads"})
         self.assertEqual(grown(self.samples(p50=lambda n: 1 + n, p99=lambda n: 9)), {"p50"})
+
+    def test_leak(self):
+        """In half a million sessions, one of 14 octets a session is found, and none of 13."""
+        for octets, found in ((14, {"memory"}), (13, set())):
+            leak = octets * 500_000 / 40 / OCTETS_PER_MIB
+            self.assertEqual(grown(self.samples(memory=lambda n, leak=leak: n * leak)), found)
 
 
 class ReportTests(SynchronousTestCase):
