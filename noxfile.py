@@ -1,6 +1,7 @@
 """Run the tests with every Python that popserv supports, and the oldest libraries.
 
-``make versions`` runs all sessions.  A Python that is not installed is skipped.
+``make versions`` runs all sessions.  A Python that is not installed is skipped,
+unless ``--error-on-missing-interpreters`` is given.
 """
 
 from pathlib import Path
