@@ -11,7 +11,8 @@
 ``stopping``   SIGINT and SIGTERM end a run in order
 ``cost``       processor time, calls and memory of an input, and their bounds
 ``libfuzzer``  inputs from atheris, in a process of its own
-``mutation``   inputs from a seed, without coverage, for the tests
+``mutation``   inputs from a seed: for the tests, and where atheris does not exist
+``reaching``   the lines that such an input is the first to reach
 ``corpus``     inputs in files: ``corpus`` beside it, and ``build/fuzz``
 ``keeping``    chooses the inputs that are kept in ``corpus``
 =============  =====================================================================

@@ -2,10 +2,12 @@
 
 import argparse
 import random
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.fuzz import corpus, keeping, libfuzzer, native
+from tests.fuzz import corpus, keeping, libfuzzer, native, reaching
+from tests.fuzz.cost import bounded_memory
 from tests.fuzz.mutation import mutations
 from tests.fuzz.run import Failed, Run
 from tests.fuzz.stopping import Stop
@@ -38,13 +40,18 @@ def parse(arguments):
 
 
 def mutate(target, seconds, seed, stop):
-    """Run a target with changed inputs, without coverage; return whether no input has failed."""
+    """Run a target with changed inputs; return whether no input has failed."""
     run = Run(target, seconds)
     stop.call(run.stop)
     try:
-        for data in mutations(target, corpus.inputs_of(target), seed):
-            if not run.feed(data):
-                break
+        with ExitStack() as stack:
+            stack.enter_context(bounded_memory())
+            reached = (
+                (stack.enter_context(reaching.new_lines()),) if reaching.is_available() else ()
+            )
+            for data in mutations(target, corpus.inputs_of(target), seed, *reached):
+                if not run.feed(data):
+                    break
     except Failed as failed:
         failed.show()
         return False
@@ -68,8 +75,9 @@ def main(arguments=None):
         return 0
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
     is_guided = libfuzzer.is_available() and not options.mutate
-    guide = "coverage" if is_guided else "no coverage: atheris is not used"
-    print(f"seed {seed}, {guide}", flush=True)
+    lines = "new lines" if reaching.is_available() else "nothing"
+    guide = "coverage" if is_guided else f"{lines}: atheris is not used"
+    print(f"seed {seed}, guided by {guide}", flush=True)
     engine = libfuzzer.fuzz if is_guided else mutate
     engines = {target.name: partial(engine, target) for target in targets}
     if native.NAME in names:

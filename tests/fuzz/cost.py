@@ -1,8 +1,11 @@
 """What an input costs: processor time, calls, and memory."""
 
+import resource
 import sys
 import time
 import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -16,6 +19,22 @@ class Cost(NamedTuple):
 
 BASE = Cost(0.05, 20_000, 1 << 20)
 """What an input may cost in addition to its octets."""
+
+
+MAX_MIB = 1024
+"""The memory of a run, beyond which its input is a failure."""
+
+
+@contextmanager
+def bounded_memory():
+    """Let an input fail by a MemoryError if it needs more than :data:`MAX_MIB`."""
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (MAX_MIB << 20), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 def seconds_of(target, data):

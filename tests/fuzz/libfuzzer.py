@@ -12,14 +12,12 @@ from io import StringIO
 from twisted.logger import globalLogBeginner
 
 from tests.fuzz import corpus
+from tests.fuzz.cost import MAX_MIB
 from tests.fuzz.run import Failed, Run
 from tests.fuzz.stopping import SIGNALS
 
 MAX_SECONDS = 300
 """Seconds after which an input that does not return is a failure: the process may be suspended."""
-
-MAX_MIB = 1024
-"""The memory of the process, beyond which its input is a failure."""
 
 _GARBAGE = 20_000
 """Objects after which garbage is collected: an input leaves little."""

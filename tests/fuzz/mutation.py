@@ -1,4 +1,4 @@
-"""Inputs without libFuzzer: those of the corpus, changed at random, the same for each seed."""
+"""Inputs without libFuzzer: those of the corpus, changed at random, as a seed says."""
 
 import random
 from itertools import count
@@ -6,13 +6,18 @@ from itertools import count
 _INTERESTING = b"\0\1\n\r \t.:=+-/\"'<>{}[]%,;@\x7f\x80\xff0A"
 
 
-def mutations(target, corpus, seed):
-    """Yield inputs for ever: those of the corpus first, then changed and joined ones."""
+def mutations(target, corpus, seed, reached=lambda: 0):
+    """Yield inputs for ever: those of the corpus first, then changed and joined ones.
+
+    ``reached`` returns how many lines were reached for the first time since its last call.  An
+    input that has reached any is changed further: half of the inputs come from such ones.
+    """
     yield from corpus
     chance = random.Random(seed)
-    pool = [b"", *corpus]
+    pool, found = [b"", *corpus], []
+    reached()
     for number in count():
-        data = bytearray(chance.choice(pool))
+        data = bytearray(chance.choice(found if found and chance.random() < 0.5 else pool))
         for _ in range(chance.choice((1, 1, 2, 3, 8))):
             _change(data, pool, target.words, chance)
         result = bytes(data[: target.max_octets])
@@ -20,6 +25,8 @@ def mutations(target, corpus, seed):
             # Some changes pile up.
             pool[chance.randrange(len(pool))] = result
         yield result
+        if reached():
+            found.append(result)
 
 
 def _change(data, pool, words, chance):

@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,8 +30,8 @@ from popserv.messages.downgrade import downgrader
 from popserv.messages.framing import TopFramer
 from popserv.migration import pop3_client
 from popserv.transports import proxy_header
-from tests.fuzz import command, corpus, keeping, libfuzzer, native, run, totals
-from tests.fuzz.cost import BASE, calls_of, max_seconds, memory_of, seconds_of
+from tests.fuzz import command, corpus, keeping, libfuzzer, native, reaching, run, totals
+from tests.fuzz.cost import BASE, MAX_MIB, calls_of, max_seconds, memory_of, seconds_of
 from tests.fuzz.mutation import mutations
 from tests.fuzz.run import Failed, Run
 from tests.fuzz.stopping import SIGNALS, Stop
@@ -92,6 +92,46 @@ class SeedTests(SynchronousTestCase):
         self.assertEqual(first, again)
         self.assertNotEqual(first, other)
         self.assertLessEqual(max(map(len, first)), target.max_octets)
+
+
+class ReachingTests(SynchronousTestCase):
+    """Inputs that reach lines for the first time."""
+
+    def test_changed_further(self):
+        """What needs several changes is found if each of them reaches something new."""
+        steps = b"abcd"
+        target = Target("steps", len, (), words=tuple(steps[at : at + 1] for at in range(4)))
+
+        def number_of_steps(is_guided):
+            best = before = 0
+
+            def reached():
+                nonlocal before
+                new, before = best - before, best
+                return new
+
+            guide = (reached,) if is_guided else ()
+            for data in islice(mutations(target, [b""], 1725, *guide), 10_000):
+                pairs = zip(data, steps, strict=False)
+                best = max(best, len([*takewhile(lambda pair: pair[0] == pair[1], pairs)]))
+            return best
+
+        self.assertEqual(number_of_steps(True), len(steps))
+        self.assertLess(number_of_steps(False), len(steps))
+
+    def test_lines(self):
+        """A line of popserv is new once in a run, and again in the next one."""
+        if not reaching.is_available():
+            self.skipTest("Python 3.12 or a later one is required")
+        target = TARGETS["users"]
+        for _ in range(2):
+            with reaching.new_lines() as reached:
+                target.check(b"ann:{PLAIN}x\n")
+                self.assertGreater(reached(), 10)
+                target.check(b"ann:{PLAIN}x\n")
+                self.assertEqual(reached(), 0)
+                target.check(b"ann:{PLAIN}x:::::popserv_since=1d\n")
+                self.assertGreater(reached(), 0)
 
 
 def broken(data):
@@ -311,7 +351,7 @@ class CommandTests(SynchronousTestCase):
         process.terminate()
         output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0, errors)
-        self.assertRegex(output, rb"\Aseed [0-9]+, coverage\n(?s:.*) users .* slowest ")
+        self.assertRegex(output, rb"\Aseed [0-9]+, guided by coverage\n(?s:.*) users .* slowest ")
         (inputs,) = re.findall(rb"\n +all +([0-9,]+) +\1\n\Z", output)
         self.assertGreater(int(inputs.replace(b",", b"")), before)
         self.assertGreater(len(corpus.names(found)), before)
@@ -333,6 +373,15 @@ class CommandTests(SynchronousTestCase):
             r"\n +target +inputs +of all runs\n +bad +1 +1\n +good +1 +2\n +all +2 +3\n"
             r"failed: bad\n\Z",
         )
+
+    def test_memory(self):
+        """An input that needs very much memory fails."""
+        self.patch(corpus, "WORK", Path(self.mktemp()))
+        greedy = Target("greedy", lambda data: bytes(MAX_MIB << 21), (b"x",))
+        self.patch(command, "TARGETS", {"greedy": greedy})
+        code, output = self.run_command()
+        self.assertEqual(code, 1)
+        self.assertRegex(output, r"\nMemoryError\n(?s:.*)\nfailed: greedy\n\Z")
 
     def test_inputs(self):
         """With --inputs the targets take turns, longer ones if they find something new."""
