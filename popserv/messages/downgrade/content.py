@@ -99,21 +99,37 @@ def replace_type(header: bytes, old: str, new: bytes) -> bytes:
 
 
 def _boundary(parameters: dict[str, str]) -> bytes:
-    """Return the parameter ``boundary``, which may be split into sections (RFC 2231)."""
-    boundary = parameters.get("boundary", "")
-    if not boundary:
-        boundary = _decode_extended(parameters.get("boundary*", ""))
-    if not boundary:
-        for section in range(len(parameters)):
-            name = f"boundary*{section}"
-            if name in parameters:
-                boundary += parameters[name]
-            elif name + "*" in parameters:
-                value = parameters[name + "*"]
-                boundary += unquote(value, "latin-1") if section else _decode_extended(value)
-            else:
-                break
+    """Return the parameter ``boundary``, which may be extended, or split into sections (RFC 2231).
+
+    If there are several, the first one counts, whatever its form: the downgraded header has them in
+    the same order, and must have the same boundary, but other forms.
+    """
+    boundary = ""
+    for name, value in parameters.items():
+        if name == "boundary":
+            boundary = value
+        elif name == "boundary*":
+            boundary = _decode_extended(value)
+        elif name in ("boundary*0", "boundary*0*"):
+            boundary = _join_sections(parameters)
+        else:
+            continue
+        break
     return boundary.rstrip(" \t").encode("latin-1")
+
+
+def _join_sections(parameters: dict[str, str]) -> str:
+    boundary = ""
+    for section in range(len(parameters)):
+        name = f"boundary*{section}"
+        if name in parameters:
+            boundary += parameters[name]
+        elif name + "*" in parameters:
+            value = parameters[name + "*"]
+            boundary += unquote(value, "latin-1") if section else _decode_extended(value)
+        else:
+            break
+    return boundary
 
 
 def _decode_extended(value: str) -> str:

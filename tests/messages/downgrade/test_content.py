@@ -52,9 +52,20 @@ class BoundaryTests(StructureTestCase):
             b"multipart/mixed; boundary*0*=us-ascii'en'a%3a; boundary*1=b",
             b"multipart/mixed; boundary*=''a%3Ab",
             b'multipart/mixed; boundary="a:b "; boundary=c',
+            b"multipart/mixed; boundary*=''a%3Ab; boundary=c",
+            b"multipart/mixed; boundary*0=a; boundary*1*=%3ab; boundary*=c; boundary=d",
+            b"multipart/mixed; boundary=a:b; boundary*=c",
         ):
             head = b"Content-Type-X: y\nContent-Type \t:" + value + b"\n\n--a:b\n"
             self.assertParts(head + b"S\n\n", head + b"D\n\n")
+
+    def test_same_boundary(self):
+        """The downgraded header has the same boundary, if it has several ones in other forms."""
+        for boundary in (UMLAUT + b"x" * 70 + b"; boundary=a", b"b; boundary=" + UMLAUT):
+            text = b"Content-Type: multipart/mixed; boundary=" + boundary + b"\n\n--a\n"
+            once = downgrade(text + SUBJECT + b"\n")
+            self.assertIn(SUBJECT, once)
+            self.assertEqual(downgrade(once), once)
 
     def test_raw_boundary(self):
         """A boundary outside ASCII is compared octet for octet."""
