@@ -114,9 +114,10 @@ def check(data):
     ):
         server = Server(_COMMANDS, [_PASSWORDS, _TOKENS, _CERTIFICATES])
         client = Client(server.factory, tls=True)
-        responses, reply, is_right = exchange(client, mechanism, steps, flags & 1)
+        responses, reply, is_right, right = exchange(client, mechanism, steps, flags & 1)
         if reply.startswith(b"+OK "):
-            assert is_right or has_secret(mechanism, responses), (mechanism, responses)
+            has_secret = knows_secret(mechanism, responses, right)
+            assert is_right or has_secret, (mechanism, responses)
             assert client.send(b"NOOP\r\n") == b"+OK nothing done\r\n"
         elif not client.closed:
             assert client.send(b"NOOP\r\n").startswith(b"-ERR "), reply
@@ -127,13 +128,17 @@ def check(data):
 
 
 def exchange(client, mechanism, steps, has_initial_response):
-    """Run the dialogue; return the responses, the last reply, and whether all were right."""
+    """Run the dialogue; return the responses, the last reply, whether all were right.
+
+    Last comes the right response to the last challenge.
+    """
     right = RightClient(mechanism)
+    right_response = b""
     responses = []
     is_right = True
 
     def next_line(challenge):
-        nonlocal is_right
+        nonlocal is_right, right_response
         right_response = right.respond(challenge)
         step = steps.pop(0) if steps else b"\2*"
         if step[:1] == b"\2":
@@ -154,13 +159,13 @@ def exchange(client, mechanism, steps, has_initial_response):
         assert b"SYS/" not in reply, reply
         if not reply.startswith(b"+ "):
             assert reply.startswith((b"+OK ", b"-ERR ")), reply
-            return responses, reply, is_right
+            return responses, reply, is_right, right_response
         assert number <= _MAX_CHALLENGES, "the server goes on with challenges"
         line = next_line(b64decode(reply[2:-2], validate=True))
     raise AssertionError("the dialogue has no end")
 
 
-def has_secret(mechanism, responses):
+def knows_secret(mechanism, responses, right):
     """Return whether the responses have what only the user knows."""
     last = responses[-1] if responses else b""
     if mechanism == b"PLAIN":
@@ -169,6 +174,9 @@ def has_secret(mechanism, responses):
         return last == b"pw"
     if mechanism in (b"OAUTHBEARER", b"XOAUTH2"):
         return b" token\1" in last
+    if mechanism == b"CRAM-MD5":
+        # Names are not case-sensitive.
+        return last.lower() == right
     return mechanism == b"EXTERNAL"
 
 
