@@ -1,8 +1,10 @@
 """What all scenarios have: sessions, and what must be true of them."""
 
+import os
 import re
 from copy import copy
 
+from tests.faults.power import restore
 from tests.faults.shim import KILLED, SOCKETS
 
 TEMPORARY = (b"-ERR [SYS/TEMP] ", b"-ERR [SYS/PERM] ")
@@ -119,6 +121,29 @@ class Scenario:
         new = copy(self)
         new.user = user
         return new
+
+    def is_known(self, told):
+        """Return whether it is known what must be there when a client had been told so much."""
+        return True
+
+    def lose_power(self, told, contents):
+        """Write what a power loss has left when a client had been told so much, and check it.
+
+        It is that of another user, so that the server remembers nothing.
+        """
+        after = self.as_told(told, self.bench.new_user())
+        restore(contents, lambda path: self._renamed(path, after.user))
+        self.bench.age_dotlocks(all_of_them=True)
+        after.check(True)
+
+    def _renamed(self, path, new):
+        """Return this user's path as that of another user; None for all other paths."""
+        relative = os.path.relpath(path, self.disk)
+        first, slash, rest = relative.partition("/")
+        name = rf"(?<!\w){self.user}(?!\w)"
+        if not re.search(name, first):
+            return None
+        return os.path.join(self.disk, re.sub(name, new, first) + slash + rest)
 
     def prepare(self):
         """Do what is before the fault."""

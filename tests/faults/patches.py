@@ -7,6 +7,7 @@ from popserv.maildrops import spooling
 from popserv.maildrops.maildir import delivery, files, folders
 from popserv.maildrops.mbox import rewriting
 from popserv.maildrops.mh import final_delivery, mailbox
+from popserv.maildrops.sql import bucket
 from popserv.runtime.speedups import in_python
 
 
@@ -56,11 +57,17 @@ def users_files():
     users_file_editing.os = _Lazy("fsync")
 
 
+def objects():
+    """Messages are confirmed before their objects in a directory are on disk."""
+    bucket.os = _Lazy("fsync")
+
+
 PATCHES = {
     each.__name__: each
     for each in (
         *(maildir_folders, maildir_deliveries, mbox_copies),
         *(mh_folders, mh_deliveries, mh_names, users_files),
+        objects,
     )
 }
 """All of them by name."""

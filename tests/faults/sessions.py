@@ -200,6 +200,12 @@ class Delivery(Scenario):
     def check(self, killed):
         """A message that was accepted is there, and whole; nothing else has changed."""
         require(self.reply[:1] in ({"", "2"} if killed else {"2", "4"}), f"LMTP: {self.reply}")
+        self.check_shown()
+        again = self.bench.post(self.user, message(10))
+        require(again.startswith("2"), f"the next delivery was told {again}")
+
+    def check_shown(self):
+        """A session is shown the messages, and what was accepted."""
         shown = look(self.bench, self.user)
         texts = [*shown.values()]
         found = subjects(texts)
@@ -212,8 +218,6 @@ class Delivery(Scenario):
             body = self.added.partition(b"\n\n")[2]
             require(text.partition(b"\n\n")[2].rstrip() == body.rstrip(), "it is not whole")
         require([*shown][: len(before)] == self.ids, f"the unique-ids are {[*shown]}")
-        again = self.bench.post(self.user, message(10))
-        require(again.startswith("2"), f"the next delivery was told {again}")
 
 
 class FirstDelivery(Delivery):

@@ -369,10 +369,10 @@ ssize_t writev(int fd, const struct iovec *from, int parts)
     return REAL(writev)(fd, from, parts);
 }
 
-/* What a client is told is recorded before it can know it, and what it causes follows. */
+/* What a client is told is recorded before it is sent: the test may read the records as soon as the
+   client knows it. */
 ssize_t send(int fd, const void *from, size_t size, int flags)
 {
-    ssize_t sent;
     int number = fault(SEND, __func__, fd, NULL);
 
     if (number > 0) {
@@ -382,9 +382,8 @@ ssize_t send(int fd, const void *from, size_t size, int flags)
     if (number == SHORT && size > 1)
         size /= 2;
     begin();
-    sent = REAL(send)(fd, from, size, flags);
-    end(sent > 0, REPLIED, "", "", from, sent > 0 ? (size_t)sent : 0, 0);
-    return sent;
+    end(1, REPLIED, "", "", from, size, 0);
+    return REAL(send)(fd, from, size, flags);
 }
 
 /* The sockets of libpq, which are UNIX sockets here. */

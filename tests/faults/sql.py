@@ -1,6 +1,9 @@
 """The SQL store: system calls on the sockets of its database fail, or on its objects."""
 
+import shutil
+
 from tests.faults.base import converse, look, require
+from tests.faults.power import restore
 from tests.faults.sessions import Delivery, SecondSession
 from tests.live.harness import until
 
@@ -65,3 +68,19 @@ class DatabaseDelivery(_OnSockets, Delivery):
 
 class ObjectDelivery(_OnObjects, DatabaseDelivery):
     """A message comes by LMTP, which is large."""
+
+    is_recorded = True
+
+    def is_known(self, told):
+        """Without the reply, the database may have the row of a message without an object."""
+        return self.reply.encode() in told
+
+    def lose_power(self, told, contents):
+        """The object of a message that was accepted is on disk, and whole.
+
+        The database is another process, which has the row.
+        """
+        for path in self.disk.iterdir():
+            shutil.rmtree(path)
+        restore(contents, lambda path: path)
+        self.check_shown()

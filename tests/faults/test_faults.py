@@ -49,6 +49,7 @@ PATCHED = (
     ("mh_deliveries", "mh", "delivery"),
     ("mh_names", "mh", "delivery"),
     ("users_files", "maildir", "user-add"),
+    ("objects", "sql", "object-delivery"),
 )
 """What does not sync, with a bench and a scenario in which that loses something."""
 
@@ -163,6 +164,12 @@ class PowerTests(FaultCase):
         """So it is in an MH folder."""
         self.check("mh")
 
+    def test_sql(self):
+        """The objects of an SQL store are on disk; its rows are for the database."""
+        if not program("initdb"):
+            require_programs(self, "initdb")
+        self.assertGreater(self.lose_power("sql", "object-delivery"), 0)
+
     def test_few_users(self):
         """A bench may begin again with its users between two power losses of a copy."""
         self.patch(Bench, "USERS", 4)
@@ -171,6 +178,8 @@ class PowerTests(FaultCase):
     def test_patched(self):
         """A server or a command that does not sync is found."""
         self.assertEqual({patch for patch, *_ in PATCHED}, {*PATCHES})
+        if not program("initdb"):
+            require_programs(self, "initdb")
         for patch, key, name in PATCHED:
             bench = self.workshop.bench(key)
             bench.stop()
