@@ -142,7 +142,10 @@ class Clients:
                     getattr(self, action)(user, random.Random(choose.getrandbits(64)))
 
     def poll(self, _user, choose):
-        """Clients poll the maildrops without a session, each in one packet, many times."""
+        """Clients poll the maildrops without a session, each in one packet, many times.
+
+        Every fifth uses TLS, and does not count for the latency.
+        """
         users = [user for user in self.users if not user.session and not user.has_apop]
         # So many lines would displace all others.
         unread = Transcript(0)
@@ -166,11 +169,14 @@ class Clients:
             pattern = b"".join(self._pattern(session, line) for line in lines)
             pattern = re.compile(pattern + rb"\+OK.*\r\n")
             for _ in range(self._polls):
+                tls = choose.random() < 0.2
                 start = time.perf_counter()
-                client = self._connect(user.name, transcript=unread)
+                client = self._connect(user.name, tls=tls, transcript=unread)
                 client.send(octets)
                 replies = client.rest().split(b"\r\n", 2)
-                self.latencies.append(time.perf_counter() - start)
+                if not tls:
+                    # A handshake takes longer than all the rest.
+                    self.latencies.append(time.perf_counter() - start)
                 client.close()
                 if not pattern.fullmatch(replies[-1]):
                     raise Fault(f"a poll gets {replies!r} and not {pattern.pattern!r}")

@@ -3,6 +3,7 @@
 import re
 import time
 
+from tests.live.harness import run, wire_form
 from tests.live.test_lmtp import LMTP
 from tests.soak.model import AWAY, GONE, HERE, MAYBE, Fault
 from tests.soak.stores import Vanished
@@ -36,6 +37,9 @@ class Programs:
     def deliver(self, user, choose):
         """Another program delivers a message."""
         body = self._store.prepare(self._body(choose))
+        if self._store.has_command and choose.random() < 0.1:
+            self._run_command(user, body)
+            return
         if not hasattr(self._store, "deliver"):
             self._send(user, body)
             return
@@ -47,6 +51,18 @@ class Programs:
     def lmtp(self, user, choose):
         """A mail transfer agent delivers a message by LMTP."""
         self._send(user, self._store.prepare(self._body(choose)))
+
+    def _run_command(self, user, body):
+        """``popserv deliver`` delivers a message, with the line ends of a pipe."""
+        body = re.sub(rb"\r*\n", b"\n", body.rstrip(b"\r\n") + b"\n")
+        self._log_program(f"delivers to {user.name} by popserv deliver: {body[:200]!r}")
+        done = run(
+            *("popserv", "deliver", "--store", self._store.name, "--create", user.name), input=body
+        )
+        if done.returncode:
+            raise Fault(f"popserv deliver: {done.returncode}, {done.stderr!r}")
+        user.maildrop.expected.append(wire_form(body))
+        self._settle(user, are_marks_changed=True)
 
     def kill_at_delivery(self, user, choose):
         """A worker is killed during a delivery, and the agent delivers another message.
@@ -101,7 +117,7 @@ class Programs:
 
     def flag(self, user, choose):
         """Another program sets the flags of a message."""
-        message = self._pick(user, choose)
+        message = self._pick(user, choose) if self._store.can_flag else None
         if message:
             try:
                 self._store.flag(user.name, message.key, choose)
@@ -132,7 +148,7 @@ class Programs:
         self._take_away(user, choose, "take", AWAY)
 
     def _take_away(self, user, choose, method, state):
-        message = self._pick(user, choose)
+        message = self._pick(user, choose) if self._store.can_change else None
         # Whether one that comes back is hidden again is not determined.
         is_hidden = message and (message.is_hidden or message in user.maildrop.maybe_hidden)
         if message and not (state == AWAY and is_hidden):
@@ -160,8 +176,6 @@ class Programs:
             self._settle(user, are_marks_changed=True)
 
     def _pick(self, user, choose):
-        if not self._store.can_change:
-            return None
         messages = [each for each in user.maildrop.messages if each.state in (HERE, MAYBE)]
         return choose.choice(messages) if messages else None
 

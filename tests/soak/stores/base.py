@@ -8,12 +8,16 @@ class Vanished(Exception):
 class Store:
     """What all stores have; each method is that of a program, for one user.
 
-    :ivar can_change: whether other programs can do more than deliver mail.
+    :ivar can_change: whether other programs can move and remove messages.
+    :ivar can_flag: whether they can set the flags of a message.
+    :ivar has_command: whether ``popserv deliver`` delivers messages as well.
     :ivar is_readable: whether they can read it.
     :ivar is_kept: whether it survives the server.
     """
 
     can_change = True
+    can_flag = True
+    has_command = False
     is_readable = True
     is_kept = True
     removes_at_once = False
@@ -47,5 +51,5 @@ class Store:
 class Memory(Store):
     """Maildrops in memory, which nobody else can see."""
 
-    can_change = is_readable = is_kept = False
+    can_change = can_flag = is_readable = is_kept = False
     name = "memory:"

@@ -4,13 +4,14 @@ import psycopg
 
 from tests.live.harness import run, until
 from tests.live.postgresql import create_database, shared_server
-from tests.soak.stores.base import Store
+from tests.soak.stores.base import Store, Vanished
 
 
 class SQL(Store):
     """Maildrops in PostgreSQL, as other clients of the database read them."""
 
     can_change = False
+    has_command = True
     removes_at_once = True
     settings = ""
     """More lines of the file."""
@@ -48,6 +49,16 @@ class SQL(Store):
         return [
             (key, stored if body is None else bytes(body), seen) for key, body, stored, seen in rows
         ]
+
+    def flag(self, user, key, choose):
+        """Mark a message as seen, or as not seen."""
+        changed = self._connection.execute(
+            "UPDATE message m SET seen = %s FROM maildrop d "
+            "WHERE d.id = m.maildrop AND d.name = %s AND m.id = %s",
+            [choose.random() < 0.5, user.encode(), key],
+        )
+        if not changed.rowcount:
+            raise Vanished(key)
 
     def close(self):
         """Close the connection."""
