@@ -18,6 +18,7 @@ from popserv.commandline.user_places import UserPlace, UsersFilePlace
 from popserv.commandline.users_check import UsersCheck
 from popserv.core.printable import one_line, printable
 from popserv.maildrops.layout import Layout
+from popserv.runtime.closing import close
 from popserv.runtime.extras import how_to_install
 
 _INPUT_HELP = (
@@ -182,7 +183,7 @@ def _add_user(options: argparse.Namespace) -> None:
 
 def _report_missing_maildir(layout: Layout, name: bytes) -> None:
     try:
-        os.close(layout.open(name))
+        close(layout.open(name))
     except FileNotFoundError:
         path = one_line(os.fsdecode(layout.path(name)))
         print(

@@ -21,6 +21,7 @@ from typing import TypeVar
 from popserv.core.printable import printable
 from popserv.maildrops.cached_open import open_cached
 from popserv.maildrops.path_problems import UnusablePath, explain_maildrop
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import this_uid
 
 # To pass through a directory, search permission is enough.
@@ -199,7 +200,7 @@ class Layout:
             try:
                 return _open_last(parts[-1], parent, _DIRECTORY)
             finally:
-                os.close(parent)
+                close(parent)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -211,7 +212,7 @@ class Layout:
         :raises UnusablePath: it cannot be opened.
         """
         try:
-            os.close(self.open(user))
+            close(self.open(user))
         except (FileNotFoundError, ValueError):
             return False
         return True
@@ -228,7 +229,7 @@ class Layout:
         try:
             return parent, _open_last(parts[-1], parent, flags)
         except BaseException:
-            os.close(parent)
+            close(parent)
             raise
 
     def _open_root(self, parts: list[bytes]) -> int:
@@ -257,7 +258,7 @@ class Layout:
             try:
                 create(last, parent)
             finally:
-                os.close(parent)
+                close(parent)
             return self.open(user)
         except UnusablePath:
             raise
@@ -276,10 +277,10 @@ class Layout:
             for part in parents:
                 create(part, parent)
                 child = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-                os.close(parent)
+                close(parent)
                 parent = child
         except BaseException:
-            os.close(parent)
+            close(parent)
             raise
         return parent
 
@@ -303,7 +304,7 @@ class Layout:
         try:
             return open_cached(path[len(self.root) :].lstrip(b"/"), _DIRECTORY, root)
         finally:
-            os.close(root)
+            close(root)
 
 
 def _existing(
@@ -341,7 +342,7 @@ def _open_parent(root: int, parts: list[bytes]) -> int:
         try:
             child = os.open(part, _TRAVERSE | os.O_NOFOLLOW, dir_fd=parent)
         finally:
-            os.close(parent)
+            close(parent)
         parent = child
     return parent
 

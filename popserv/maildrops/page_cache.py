@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from popserv.runtime.closing import close
 from popserv.runtime.speedups import speedup
 
 CHUNK = 1 << 17
@@ -59,4 +60,4 @@ def read_cached_file(name: bytes, folder: int, maximum: int) -> bytes | None:
     try:
         return read_start(fd, maximum)
     finally:
-        os.close(fd)
+        close(fd)

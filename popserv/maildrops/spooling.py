@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import BinaryIO, cast
 
@@ -17,9 +18,20 @@ MAX_IN_MEMORY = 1 << 20
 _CHUNK = 1 << 20
 
 
+class _File(SpooledTemporaryFile[bytes]):
+    """A file whose contents nobody needs any more once it is closed, so that this cannot fail."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
 def spool_file() -> BinaryIO:
     """Return an empty file, on disk only if it becomes large; the caller closes it."""
-    return cast(BinaryIO, SpooledTemporaryFile(max_size=MAX_IN_MEMORY))
+    return cast(BinaryIO, _File(max_size=MAX_IN_MEMORY))
 
 
 async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:

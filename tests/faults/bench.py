@@ -61,6 +61,7 @@ class Bench:
     :param options: more options of the server.
     :ivar is_listed: whether the maildrops have lists of Dovecot.
     :ivar is_kept: whether messages that sessions remove stay for other programs.
+    :ivar pid: the process of the server, or None.
     :ivar patch: one of :mod:`tests.faults.patches` for the servers and commands that are started,
         or None.
     """
@@ -82,7 +83,7 @@ class Bench:
         self.control = self.root / "control"
         self._options = options
         self.patch = None
-        self._pid = None
+        self.pid = None
         self._bystander = None
         self._serial = 0
         self.users = self.root / "auth" / "users"
@@ -157,11 +158,11 @@ class Bench:
 
     def start(self):
         """Start the server unless it runs, with a session of another user."""
-        if self._pid is not None:
+        if self.pid is not None:
             return
         for each in ("pop3", "lmtp"):
             (self.root / each).unlink(missing_ok=True)
-        self._pid = self.prepared.start(
+        self.pid = self.prepared.start(
             *(self.log_file, "twistd", "--nodaemon", "--pidfile=", "pop3"),
             *("--store", self.store.name, "--auth", f"passwd-file:{self.users}"),
             *("--listen", f"unix:{self.root}/pop3", "--mark-seen"),
@@ -246,11 +247,11 @@ class Bench:
 
     def stop(self, number=signal.SIGTERM):
         """Stop the server, or find that it was killed; return its exit code."""
-        if self._pid is None:
+        if self.pid is None:
             return None
         self._bystander.abandon()
         if number:
-            os.kill(self._pid, number)
-        code = self.prepared.wait(self._pid)
-        self._pid = None
+            os.kill(self.pid, number)
+        code = self.prepared.wait(self.pid)
+        self.pid = None
         return code

@@ -27,6 +27,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -36,10 +37,10 @@
 enum class {
     OPEN = 1, READ = 2, WRITE = 4, SYNC = 8, RENAME = 16, LINK = 32, UNLINK = 64, STAT = 128,
     LOCK = 256, TRUNCATE = 512, MKDIR = 1024, LISTING = 2048, ATTRIBUTES = 4096,
-    CONNECT = 8192, SEND = 16384, RECEIVE = 32768,
+    CLOSE = 8192, CONNECT = 16384, SEND = 32768, RECEIVE = 65536,
 };
 
-enum { CLASSES = 16 };
+enum { CLASSES = 17 };
 
 enum { SHORT = -1, KILL = -2 };
 
@@ -283,6 +284,19 @@ DIR *opendir(const char *name)
         return NULL;
     }
     return REAL(opendir)(name);
+}
+
+/* close: on Linux the descriptor is closed whatever it returns */
+
+int close(int fd)
+{
+    int number = fault(CLOSE, __func__, fd, NULL), result = REAL(close)(fd);
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    return result;
 }
 
 /* read */
@@ -559,7 +573,7 @@ int mkdirat(int dir, const char *name, mode_t mode)
     return change_name(__func__, MKDIR, MADE_DIRECTORY, dir, name, 0, NULL, (int)mode);
 }
 
-/* stat */
+/* stat, and what else looks at a name or a file */
 
 int stat64(const char *name, struct stat64 *to)
 {
@@ -589,6 +603,42 @@ int statx(int dir, const char *restrict name, int flags, unsigned int mask, stru
 {
     FAIL_IF(STAT, dir, name);
     return REAL(statx)(dir, name, flags, mask, to);
+}
+
+int access(const char *name, int mode)
+{
+    FAIL_IF(STAT, AT_FDCWD, name);
+    return REAL(access)(name, mode);
+}
+
+int faccessat(int dir, const char *name, int mode, int flags)
+{
+    FAIL_IF(STAT, dir, name);
+    return REAL(faccessat)(dir, name, mode, flags);
+}
+
+ssize_t readlink(const char *restrict name, char *restrict to, size_t size)
+{
+    FAIL_IF(STAT, AT_FDCWD, name);
+    return REAL(readlink)(name, to, size);
+}
+
+ssize_t readlinkat(int dir, const char *restrict name, char *restrict to, size_t size)
+{
+    FAIL_IF(STAT, dir, name);
+    return REAL(readlinkat)(dir, name, to, size);
+}
+
+int statvfs64(const char *restrict name, struct statvfs64 *restrict to)
+{
+    FAIL_IF(STAT, AT_FDCWD, name);
+    return REAL(statvfs64)(name, to);
+}
+
+int fstatvfs64(int fd, struct statvfs64 *to)
+{
+    FAIL_IF(STAT, fd, NULL);
+    return REAL(fstatvfs64)(fd, to);
 }
 
 /* locks */

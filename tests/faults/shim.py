@@ -3,9 +3,11 @@
 import errno
 import mmap
 import os
+import re
 import signal
 import struct
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.live.harness import run
@@ -24,6 +26,7 @@ CLASSES = (
     "mkdir",
     "getdents",
     "attributes",
+    "close",
     "connect",
     "send",
     "receive",
@@ -31,6 +34,9 @@ CLASSES = (
 """The classes of system calls, in the order of their bits in ``shim.c``."""
 
 ERRORS = ("EIO", "EACCES", "ENOENT", "ENOSPC", "EDQUOT", "EMFILE", "EINTR", "ESTALE", "EROFS")
+CLOSE_ERRORS = ("EIO", "EDQUOT", "ENOSPC", "EINTR")
+"""The errors of close, as file systems in a network have them."""
+
 SOCKETS = CLASSES[-3:]
 SOCKET_ERRORS = ("ECONNREFUSED", "ECONNRESET", "EINTR", "ENOBUFS", "EPIPE", "ETIMEDOUT")
 """The classes of calls on sockets, and their errors."""
@@ -71,7 +77,7 @@ def faults_of(calls, number):
 
     A call that is always interrupted is none: Python and libraries repeat such calls.
     """
-    errors = SOCKET_ERRORS if calls in SOCKETS else ERRORS
+    errors = SOCKET_ERRORS if calls in SOCKETS else CLOSE_ERRORS if calls == "close" else ERRORS
     if calls in ("read", "write", "send", "receive"):
         errors = (*errors, SHORT)
     return [
@@ -95,6 +101,21 @@ class Outcome:
         self.counts = {}
 
 
+SOURCE = Path(__file__).with_name("shim.c")
+
+_SYSTEM_CALLS = {"fstatat": "newfstatat", "readdir": "getdents", "syscall": "openat2"}
+_FUNCTION = re.compile(r"(?m)^(?:int|long|ssize_t|DIR \*|struct dirent64 \*) ?(\w+)\(")
+
+
+def replaced():
+    """Return the system calls of the functions of libc that the shim replaces, without ``64``."""
+    names = {
+        name.replace("64v2", "2").replace("64", "")
+        for name in _FUNCTION.findall(SOURCE.read_text())
+    }
+    return {_SYSTEM_CALLS.get(name, name) for name in names}
+
+
 class Shim:
     """A compiled shim, and the memory by which the processes that have it loaded are told.
 
@@ -102,11 +123,10 @@ class Shim:
     """
 
     def __init__(self, directory):
-        source = os.path.join(os.path.dirname(__file__), "shim.c")
         library, control = directory / "shim.so", directory / "control"
         built = run(
             *("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
-            *(source, "-o", library, "-ldl", "-pthread"),
+            *(SOURCE, "-o", library, "-ldl", "-pthread"),
         )
         if built.returncode:
             raise AssertionError(built.stderr.decode())

@@ -2,6 +2,9 @@
 
 import os
 import random
+import re
+import signal
+import subprocess
 from itertools import groupby
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,7 +14,7 @@ from tests.faults.bench import Bench
 from tests.faults.patches import PATCHES
 from tests.faults.runs import all_faults, count_calls, lose_power, run
 from tests.faults.scenarios import SCENARIOS, scenarios_of
-from tests.faults.shim import KILL, SHORT, Fault
+from tests.faults.shim import KILL, SHORT, Fault, replaced
 from tests.faults.workshop import BENCHES, Workshop
 from tests.live.harness import require_programs, temporary_directory
 from tests.live.postgresql import program
@@ -122,6 +125,42 @@ class FaultTests(FaultCase):
         """Each bench has a test."""
         tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
         self.assertEqual(tests - {"benches", "short_reads"}, {*BENCHES})
+
+
+NO_FAULTS = {
+    "lseek": "fails only if the program is wrong",
+    "ioctl": "asks whether a file is a terminal, and Python takes an error for no",
+}
+"""The system calls that the shim does not replace, each with the reason."""
+
+
+class CallTests(FaultCase):
+    """The system calls that can fail."""
+
+    def calls(self, bench, name):
+        """Return the system calls on mail during a scenario, as strace tells their names."""
+        scenario = SCENARIOS[name](bench)
+        scenario.prepare()
+        trace = bench.root / "trace"
+        command = ["strace", "--follow-forks", "--decode-fds", "--output", trace]
+        strace = subprocess.Popen([*command, "--attach", str(bench.pid)], stderr=subprocess.PIPE)
+        self.addCleanup(strace.communicate)
+        self.addCleanup(strace.kill)
+        self.assertIn(b"attached", strace.stderr.readline())
+        scenario.act()
+        strace.send_signal(signal.SIGINT)
+        strace.wait()
+        lines = [line for line in trace.read_text().splitlines() if f"{bench.mail}/" in line]
+        return {found[1] for line in lines if (found := re.match(r"\d+ +(\w+?)(?:64)?\(", line))}
+
+    def test_replaced(self):
+        """All that sessions and deliveries call is made to fail, but for what cannot fail."""
+        require_programs(self, "strace")
+        found = set()
+        for key in ("maildir", "mbox", "mh"):
+            for name in ("changed", "delivery"):
+                found |= self.calls(self.workshop.bench(key), name)
+        self.assertEqual(found - replaced(), {*NO_FAULTS})
 
 
 class PowerTests(FaultCase):

@@ -51,6 +51,17 @@ class SpoolTests(SynchronousTestCase):
         self.in_threads.append(args)
         return function(*args)
 
+    def test_closed(self):
+        """A file that cannot be closed, when nobody needs it any more, is no error."""
+        for close in (lambda file: file.close(), lambda file: file.__exit__(None, None, None)):
+            file = spooling.spool_file()
+            failing = mock.Mock()
+            failing.close.side_effect = OSError(errno.EIO, "as NFS may say")
+            with mock.patch.object(file, "_file", failing):
+                close(file)
+            failing.close.assert_called_once_with()
+            file.close()
+
     def test_spooled(self):
         """The file has all chunks, and what is not in memory is written in a thread."""
         body = Body(b"12345", awaited(b"67890"), b"abc", b"")
@@ -64,7 +75,7 @@ class SpoolTests(SynchronousTestCase):
         error = OSError(errno.ENOSPC, "No space left on device")
         file = mock.Mock(write=mock.Mock(side_effect=error))
         with (
-            mock.patch.object(spooling, "SpooledTemporaryFile", return_value=file),
+            mock.patch.object(spooling, "_File", return_value=file),
             mock.patch.object(spooling, "MAX_IN_MEMORY", 0),
             self.assertRaises(OSError) as raised,
         ):

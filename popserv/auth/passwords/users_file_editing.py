@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP)
@@ -169,4 +170,4 @@ def _locked(directory: str, operation: int) -> Iterator[int]:
         fcntl.flock(fd, operation)
         yield fd
     finally:
-        os.close(fd)
+        close(fd)

@@ -19,6 +19,7 @@ from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.maildir.listing.size_file import copy_ownership
 from popserv.maildrops.maildir.quota_file import record_deliveries
 from popserv.maildrops.path_problems import explain_change
+from popserv.runtime.closing import close
 
 _FOLDERS = (b"tmp", b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -109,7 +110,7 @@ class Delivery:
         self._stack.close()
 
     def _close_later(self, fd: int) -> int:
-        self._stack.callback(os.close, fd)
+        self._stack.callback(close, fd)
         return fd
 
 

@@ -25,6 +25,7 @@ from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan, open_
 from popserv.maildrops.maildir.quota_file import may_be_recorded
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_file, explain_in_directory
+from popserv.runtime.closing import close
 from popserv.runtime.speedups import speedup
 from popserv.runtime.threads import RunInThread
 
@@ -133,13 +134,13 @@ class MessageFiles:
             status = os.fstat(fd)
         except OSError as error:
             problem = explain_file(error, fd, name)
-            os.close(fd)
+            close(fd)
             raise problem from error
         if stat.S_ISREG(status.st_mode) and (
             stamp_of(status) == self._stamps[position] or self._is_sole(position)
         ):
             return fd, status
-        os.close(fd)
+        close(fd)
         return None
 
     def remove(self, position: int, remove: Callable[..., None]) -> tuple[bytes, int] | None:
@@ -297,7 +298,7 @@ def unlink_unchanged(
             os.fsync(folder_fd)
         return lengths, is_done
     finally:
-        os.close(folder_fd)
+        close(folder_fd)
 
 
 def status_of(name: bytes, folder: int) -> os.stat_result | None:

@@ -16,6 +16,7 @@ from base64 import b64encode
 from popserv.core.user_folder import UserFolder
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.path_problems import explain_in_directory
+from popserv.runtime.closing import close
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OCTETS = 255
@@ -90,7 +91,7 @@ class FolderLayout(Layout):
         except OSError as error:
             raise explain_in_directory(error, maildir, directory) from error
         finally:
-            os.close(maildir)
+            close(maildir)
 
 
 def owner_of(user: bytes) -> bytes:

@@ -21,6 +21,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
+from popserv.runtime.closing import close
 
 FOLDER_NAMES = (b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -126,12 +127,12 @@ class Folders:
         """Close the folders, which are reopened when needed; the Maildir stays open and locked."""
         folders, self._folders = self._folders, {}
         for fd in folders.values():
-            os.close(fd)
+            close(fd)
 
     def close(self) -> None:
         """Close the folders and the Maildir, which releases the lock."""
         self.close_folders()
-        os.close(self.maildir_fd)
+        close(self.maildir_fd)
 
     def scan(self, known: Times | None = None, *, cached: bool = False) -> Scan:
         """List new/ and cur/, except for folders that have their ``known`` times.

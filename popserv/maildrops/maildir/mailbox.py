@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -46,6 +45,7 @@ from popserv.maildrops.path_problems import explain_file
 from popserv.maildrops.refusals import refusal
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
 
@@ -140,10 +140,10 @@ class MaildirMailbox:
             if isinstance(error, CannotDecompress):
                 error = OSError(errno.EBADMSG, str(error))
             if not isinstance(error, OSError):
-                os.close(fd)
+                close(fd)
                 raise
             problem = explain_file(error, fd, self._view.base_names[position])
-            os.close(fd)
+            close(fd)
             raise refusal(error, _CANNOT_BE_READ) from problem
 
     async def _recount(self, position: int, fd: int) -> None:

@@ -40,6 +40,7 @@ from popserv.maildrops.path_problems import explain_change, explain_in_directory
 from popserv.maildrops.spooling import spool, write_file
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -169,11 +170,11 @@ class MaildirDelivery:
                 os.unlink(name, dir_fd=tmp)
                 raise
             finally:
-                os.close(fd)
+                close(fd)
         except OSError as error:
             raise explain_change(error, tmp, name) from error
         finally:
-            os.close(tmp)
+            close(tmp)
         info = info_of(details.flags, self._info)
         return _Written(unique_id, name, (b"\1" if info else b"\0") + info, length)
 
@@ -252,7 +253,7 @@ class _Directories(dict[bytes, int]):
 
     def __exit__(self, *_: object) -> None:
         for fd in self.values():
-            os.close(fd)
+            close(fd)
 
 
 def create_folders(maildir_fd: int) -> None:

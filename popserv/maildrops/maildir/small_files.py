@@ -15,6 +15,7 @@ from contextlib import suppress
 from popserv.maildrops.cached_open import open_cached
 from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.maildir.listing.size_file import copy_ownership, write_all
+from popserv.runtime.closing import close
 
 MAX_OCTETS = 1 << 26
 """The maximum length of a file."""
@@ -53,7 +54,7 @@ def version(name: bytes, maildir_fd: int, *, cached: bool = False) -> Version:
     try:
         return version_of(os.fstat(fd))
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def is_settled(version: Version) -> bool:
@@ -91,7 +92,7 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _check_absent(name: bytes, maildir_fd: int) -> None:
@@ -130,7 +131,7 @@ def replace_file(name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: i
                 write_all(fd, data)
                 os.fsync(fd)
             finally:
-                os.close(fd)
+                close(fd)
             os.rename(unfinished_name, name, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
         except BaseException:
             with suppress(OSError):

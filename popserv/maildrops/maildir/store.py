@@ -47,6 +47,7 @@ from popserv.maildrops.path_problems import (
 from popserv.maildrops.refusals import refusal, removed_meanwhile
 from popserv.maildrops.store_diagnosis import diagnose_root
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.closing import close
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 from popserv.texts import Text
 
@@ -197,7 +198,7 @@ class MaildirMaildrops:
         except OSError as error:
             raise refusal(error) from explain_change(error, maildir_fd, error.filename)
         finally:
-            os.close(maildir_fd)
+            close(maildir_fd)
 
     def _log_missing(self, user: bytes) -> None:
         if user in self._logged_users:

@@ -18,6 +18,7 @@ from secrets import token_hex
 
 from popserv.maildrops.maildir.file_names import FLAGS_INFO, other_base_name, split_name
 from popserv.maildrops.maildir.quota_file import FOLDER_MARK
+from popserv.runtime.closing import close
 
 _FOLDERS = (b"tmp", b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,11 +40,11 @@ class Trash:
             parent = maildir_fd
             for above in parents:
                 parent = os.open(os.fsencode(above), _DIRECTORY, dir_fd=parent)
-                stack.callback(os.close, parent)
+                stack.callback(close, parent)
             folder = _open_or_create(os.fsencode(name), parent)
-            stack.callback(os.close, folder)
+            stack.callback(close, folder)
             for each in _FOLDERS[:2]:
-                os.close(_open_or_create(each, folder))
+                close(_open_or_create(each, folder))
             with suppress(FileExistsError):
                 mark = os.open(FOLDER_MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=folder)
                 with open(mark, "wb"):
@@ -70,7 +71,7 @@ class Trash:
 
     def close(self) -> None:
         """Close the folder."""
-        os.close(self._cur)
+        close(self._cur)
 
 
 def _open_or_create(name: bytes, parent: int) -> int:
@@ -84,7 +85,7 @@ def _open_or_create(name: bytes, parent: int) -> int:
         _copy_owner(parent, directory, 0o777)
         os.fsync(parent)
     except BaseException:
-        os.close(directory)
+        close(directory)
         raise
     return directory
 

@@ -22,6 +22,7 @@ from hashlib import blake2b
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
 from popserv.maildrops.mbox.rewriting import Edit, read_at, rewrite, write_at
 from popserv.maildrops.mbox.spool_group import in_spool_group
+from popserv.runtime.closing import close
 
 _CHUNK = 1 << 20
 _HEAD = re.compile(rb"popserv append 1 ([0-9]{20}) ((?:[0-9a-f]{2})*) *([0-9a-f]{32})\n")
@@ -100,7 +101,7 @@ class Batch:
         try:
             _append(fd, size, separator, journal, self.octets, touch)
         finally:
-            os.close(journal)
+            close(journal)
         os.unlink(self._name, dir_fd=parent)
         _sync(parent)
         self.octets, self._digest = 0, blake2b(digest_size=16)
@@ -109,11 +110,11 @@ class Batch:
         """Drop what was not appended."""
         try:
             if self._fd is not None:
-                os.close(self._fd)
+                close(self._fd)
                 with suppress(OSError):
                     os.unlink(self._new_name, dir_fd=self._parent)
         finally:
-            os.close(self._parent)
+            close(self._parent)
 
 
 def _append(
@@ -151,7 +152,7 @@ def _sync(parent: int) -> None:
         try:
             os.fsync(directory)
         finally:
-            os.close(directory)
+            close(directory)
 
 
 def has_journal(parent: int, name: bytes) -> bool:
@@ -182,7 +183,7 @@ def undo_append(fd: int, parent: int, name: bytes, touch: Callable[[], None]) ->
         if found is not None:
             _undo(fd, journal, *found, touch)
     finally:
-        os.close(journal)
+        close(journal)
     with in_spool_group(parent):
         os.unlink(journal_name(name), dir_fd=parent)
         _sync(parent)

@@ -10,6 +10,7 @@ from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 
 
@@ -64,4 +65,4 @@ class Body:
 
     def close(self) -> None:
         """Close the duplicate of the file; not while a chunk is being read."""
-        os.close(self._fd)
+        close(self._fd)

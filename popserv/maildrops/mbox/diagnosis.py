@@ -19,6 +19,7 @@ from popserv.maildrops.mbox.parser import Format, NotAnMbox, parse
 from popserv.maildrops.mbox.spool import describe_failure
 from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.mbox.window import Window
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import can_access, this_user
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -60,8 +61,8 @@ def diagnose_mbox(layout: Layout, user: bytes, mbox_format: Format) -> Iterator[
                     "maildrop-unusable", path, f"it is {what}", "correct the path, or --mbox"
                 )
         finally:
-            os.close(fd)
-            os.close(parent)
+            close(fd)
+            close(parent)
 
 
 def _permissions(parent: int, fd: int, path: str) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from popserv.core.printable import one_line
 from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.path_problems import path_of
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
 from popserv.runtime.threads import RunInThread
 
@@ -142,7 +143,7 @@ class FileLock:
         """Close the dotlock, and release the lock of fcntl."""
         dotlock, self._dotlock = self._dotlock, None
         if dotlock is not None:
-            os.close(dotlock)
+            close(dotlock)
         self._set(fcntl.F_UNLCK)
 
     def touch(self) -> None:
@@ -212,7 +213,7 @@ class FileLock:
         except OSError as error:
             raise self._dotlocked() from error
         finally:
-            os.close(fd)
+            close(fd)
         if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process)):
             raise self._dotlocked()
         with suppress(FileNotFoundError):

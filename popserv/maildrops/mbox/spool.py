@@ -15,6 +15,7 @@ from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -164,8 +165,8 @@ class Spool:
         # A message that is being sent has a duplicate of the descriptor.
         with suppress(OSError):
             fcntl.flock(self.fd, fcntl.LOCK_UN)
-        os.close(self.fd)
-        os.close(self.parent)
+        close(self.fd)
+        close(self.parent)
 
 
 def _open(layout: Layout, user: bytes) -> tuple[int, int]:
@@ -210,7 +211,7 @@ def create_file(layout: Layout, user: bytes) -> None:
             _give(file.fileno(), os.fstat(parent), user)
             os.fsync(parent)
     finally:
-        os.close(parent)
+        close(parent)
 
 
 def _give(fd: int, directory: os.stat_result, user: bytes) -> None:

@@ -9,6 +9,7 @@ from popserv.errors import MessageChanged
 from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 
 
@@ -36,4 +37,4 @@ class Body:
 
     def close(self) -> None:
         """Close the file; not while a chunk is being read."""
-        os.close(self._fd)
+        close(self._fd)

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from popserv.maildrops.mh.folder import FileKey, key_of, open_number
 from popserv.maildrops.mh.index_file import Entry
 from popserv.messages.sizes import MakeDowngrader, measure
+from popserv.runtime.closing import close
 
 _CHUNK = 1 << 17
 
@@ -62,7 +63,7 @@ class Counting:
             error.filename = b"%d" % number
             raise
         finally:
-            os.close(fd)
+            close(fd)
         self._counted[entry.key] = entry
 
 

@@ -32,6 +32,7 @@ from popserv.maildrops.spooling import spool, write_file
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 
 PREFIX = b".popserv-new-"
@@ -127,7 +128,7 @@ class MHDelivery:
                 os.unlink(name, dir_fd=self._folder)
                 raise
             finally:
-                os.close(fd)
+                close(fd)
         except OSError as error:
             raise explain_change(error, self._folder, name) from error
 
@@ -174,7 +175,7 @@ class MHDelivery:
         try:
             await self._run(self._discard)
         finally:
-            os.close(self._folder)
+            close(self._folder)
 
     def _discard(self) -> None:
         for each in self._written:

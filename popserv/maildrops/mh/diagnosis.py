@@ -15,6 +15,7 @@ from popserv.maildrops.layout import Layout
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import open_number, scan
 from popserv.maildrops.path_problems import explain_in_directory
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import can_access, this_user
 
 
@@ -40,7 +41,7 @@ def diagnose_folder(layout: Layout, user: bytes) -> Iterator[Finding]:
         try:
             yield from _open_folder(folder, path)
         finally:
-            os.close(folder)
+            close(folder)
 
 
 def _open_folder(folder: int, path: str) -> Iterator[Finding]:
@@ -92,5 +93,5 @@ def _is_readable(folder: int, number: int) -> bool:
     except OSError:
         return False
     if fd is not None:
-        os.close(fd)
+        close(fd)
     return True

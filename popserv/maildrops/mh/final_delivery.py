@@ -20,6 +20,7 @@ from popserv.maildrops.mh.sequences import locked_sequences
 from popserv.maildrops.path_problems import explain_change
 from popserv.maildrops.spooling import write_file
 from popserv.messages.details import Flags
+from popserv.runtime.closing import close
 
 _PREFIX = ".popserv-deliver-"
 
@@ -47,7 +48,7 @@ def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
     except OSError as error:
         raise explain_change(error, folder, error.filename or name) from error
     finally:
-        os.close(folder)
+        close(folder)
 
 
 def _write(folder: int, name: bytes, message: BinaryIO) -> None:
@@ -62,7 +63,7 @@ def _write(folder: int, name: bytes, message: BinaryIO) -> None:
         os.unlink(name, dir_fd=folder)
         raise
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _remove_abandoned(folder: int, entry: os.DirEntry[str]) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
 from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
 
 MAX_SCANS = 5
@@ -149,7 +150,7 @@ def open_number(folder: int, number: int) -> int | None:
         return None
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
-    os.close(fd)
+    close(fd)
     return None
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from popserv.maildrops.mh.folder import FileKey
 from popserv.messages.sizes import Sizes
+from popserv.runtime.closing import close
 
 NAME = b".popserv-index"
 _UNFINISHED_NAME = b".popserv-index.tmp"
@@ -118,7 +119,7 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
             with open(fd, "rb", closefd=False) as file:
                 return decode(file.read(_MAX_OCTETS), kind)
         finally:
-            os.close(fd)
+            close(fd)
     except ValueError:
         return [], False
     except OSError as error:

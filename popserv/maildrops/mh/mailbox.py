@@ -41,6 +41,7 @@ from popserv.maildrops.refusals import refusal
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
 
@@ -112,7 +113,7 @@ class MHMailbox:
         except OSError as error:
             raise explain_in_directory(error, self._folder, b"%d" % number) from error
         if fd is not None and key_of(os.fstat(fd)) != key:
-            os.close(fd)
+            close(fd)
             fd = None
         return fd
 
@@ -271,4 +272,4 @@ class MHMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
-        os.close(self._folder)
+        close(self._folder)

@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from popserv.runtime.closing import close
+
 NAME = b".mh_sequences"
 
 UNSEEN = b"unseen"
@@ -126,7 +128,7 @@ def read_sequences(folder: int) -> Sequences:
     try:
         return Sequences(os.pread(fd, _MAX_OCTETS, 0))
     finally:
-        os.close(fd)
+        close(fd)
 
 
 @contextmanager
@@ -193,9 +195,9 @@ def _open_locked(folder: int, flags: int, operation: int) -> int:
         except BlockingIOError:
             pass
         except BaseException:
-            os.close(fd)
+            close(fd)
             raise
-        os.close(fd)
+        close(fd)
         delay = next(delays, None)
         if delay is None:
             raise OSError(errno.EAGAIN, "another program has locked it", NAME)

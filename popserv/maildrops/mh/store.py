@@ -38,6 +38,7 @@ from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal, removed_meanwhile
 from popserv.maildrops.store_diagnosis import diagnose_root, diagnose_settings
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.closing import close
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _SUPPORTED = ("maildrop", "since")
@@ -132,7 +133,7 @@ class MHMaildrops:
 
     def _open_delivery(self, user: bytes) -> MHDelivery:
         try:
-            os.close(self._layout.open_or_create(user, create_inheriting))
+            close(self._layout.open_or_create(user, create_inheriting))
         except (OSError, ValueError) as error:
             raise refusal(error) from error
         # A message that is left out would be delivered again.
@@ -145,7 +146,7 @@ class MHMaildrops:
             delivery.find_unfinished()
         except OSError as error:
             problem = explain_in_directory(error, folder, error.filename)
-            os.close(folder)
+            close(folder)
             raise refusal(error) from problem
         return delivery
 
@@ -179,8 +180,8 @@ class MHMaildrops:
             return folder, index
         except OSError as error:
             problem = explain_in_directory(error, folder, error.filename)
-            os.close(folder)
+            close(folder)
             raise refusal(error) from problem
         except BaseException:
-            os.close(folder)
+            close(folder)
             raise

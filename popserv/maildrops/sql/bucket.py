@@ -30,6 +30,7 @@ from popserv.maildrops.sql.object_errors import (
     ObjectMissing,
     ObjectStoreUnavailable,
 )
+from popserv.runtime.closing import close
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -322,7 +323,7 @@ def _sync(path: str) -> None:
     try:
         os.fsync(fd)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _hashed(parts: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from popserv.maildrops.maildir.contents.compressed import (
 from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
+from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 
 
@@ -40,7 +41,7 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
             return _OpenBody(fd, _decompressed_chunks(file, first, run))
     elif octets > CHUNK:
         return _OpenBody(fd, _stored_chunks(fd, octets, first, run))
-    os.close(fd)
+    close(fd)
     return (first,)
 
 
@@ -58,7 +59,7 @@ class _OpenBody:
 
     def close(self) -> None:
         """Close the file; not while a chunk is being read."""
-        os.close(self._fd)
+        close(self._fd)
 
 
 def _stored_chunks(fd: int, octets: int, first: bytes, run: RunInThread) -> Iterator[Chunk]:

@@ -13,6 +13,7 @@ from popserv.core.printable import one_line
 from popserv.maildrops.maildir.diagnosis.messages import Messages
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.path_problems import explain_in_directory
+from popserv.runtime.closing import close
 from popserv.runtime.permissions import can_access, this_user, user_name
 
 STALE_TMP = 36 * 3600
@@ -150,7 +151,7 @@ class OpenMaildir:
                         if self._now - entry.stat(follow_symlinks=False).st_mtime > STALE_TMP
                     ]
             finally:
-                os.close(tmp)
+                close(tmp)
         if old:
             yield hint(
                 "maildir-tmp",

@@ -11,6 +11,7 @@ from popserv.maildrops.maildir.contents.compressed import START, compression_of
 from popserv.maildrops.maildir.files import NOT_A_FILE
 from popserv.maildrops.maildir.listing.base_names import delivery_order, unique_ids
 from popserv.maildrops.page_cache import OPEN_FLAGS
+from popserv.runtime.closing import close
 
 FUTURE = 86_400
 """Seconds by which the time of a message may be ahead of the clock."""
@@ -53,7 +54,7 @@ class Messages:
             self.note("message-unreadable", base_name, str(problem.strerror))
             return
         finally:
-            os.close(fd)
+            close(fd)
         if not start:
             self.note("message-empty", base_name)
         compression = compression_of(start)

@@ -29,6 +29,7 @@ from popserv.maildrops.page_cache import OPEN_FLAGS, read_start
 from popserv.maildrops.path_problems import explain_file, explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
+from popserv.runtime.closing import close
 from popserv.runtime.speedups import speedup
 
 _log = Logger()
@@ -156,7 +157,7 @@ def _count_one(
     except OSError as error:
         raise explain_file(error, fd, name) from error
     finally:
-        os.close(fd)
+        close(fd)
 
 
 @speedup
@@ -207,7 +208,7 @@ def _read_small(name: bytes, folder: int, cached: bool) -> bytes | None:
     except OSError:
         return None
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:

@@ -24,6 +24,7 @@ from popserv.maildrops.maildir.files import stamp_of, status_of
 from popserv.maildrops.maildir.folders import Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_in_directory
+from popserv.runtime.closing import close
 
 _log = Logger()
 
@@ -180,7 +181,7 @@ class _Separator:
                 while chunk := os.read(fd, _CHUNK):
                     digest.update(chunk)
             finally:
-                os.close(fd)
+                close(fd)
         except FileNotFoundError:
             self._vanished = True
             return None

@@ -4,9 +4,8 @@ Rules of this file:
  1. The owner of the Maildir can write it, so it may be missing, out of date, torn or forged.
     Unless it has the form and the digest that :func:`encode` writes, and contents that a Maildir
     can have, it is ignored.
- 2. Its sizes are those of an earlier time.  The messages of a session are those that a scan
-    finds, unless new/ and cur/ have exactly the times in this file.  Before a message is sent,
-    its file is compared with the stamp.
+ 2. Its sizes are of an earlier time.  A session has the messages that a scan finds, unless new/
+    and cur/ have exactly these times.  Before a file is sent, it is compared with the stamp.
  3. It is always replaced whole: a new file is written and renamed, under the maildrop's lock.
  4. It is optional: a failure to read or write it is not an error.
 
@@ -35,6 +34,7 @@ from typing import NamedTuple
 from popserv.maildrops.maildir.file_names import OTHER_INFO, may_have_other_info
 from popserv.maildrops.maildir.folders import Times
 from popserv.maildrops.maildir.listing.base_names import are_sorted, have_info
+from popserv.runtime.closing import close
 
 NAME = b"popserv-sizes"
 
@@ -225,7 +225,7 @@ def load(maildir_fd: int) -> Contents | None:
     except (OSError, ValueError):
         return None
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _read(fd: int, octets: int) -> bytes:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from popserv.maildrops.maildir.file_names import split_name
 from popserv.maildrops.maildir.listing.base_names import delivery_order
 from popserv.maildrops.maildir.small_files import read_file, unusable
+from popserv.runtime.closing import close
 
 NAME = b"dovecot-uidlist"
 LOCK_NAME = b"dovecot-uidlist.lock"
@@ -168,7 +169,7 @@ def assign(maildir_fd: int, base_names: Iterable[bytes]) -> None:
             )
             _append(fd, lines, status.st_size)
         finally:
-            os.close(fd)
+            close(fd)
 
 
 def _can_be_listed(base_name: bytes) -> bool:
@@ -203,7 +204,7 @@ def _locked(maildir_fd: int) -> Iterator[None]:
     try:
         with suppress(OSError):
             os.write(fd, os.fsencode(f"{os.getpid()}:{gethostname()}"))
-        os.close(fd)
+        close(fd)
         yield
     finally:
         with suppress(OSError):

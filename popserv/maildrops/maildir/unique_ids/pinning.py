@@ -12,6 +12,7 @@ from typing import NamedTuple
 from popserv.core.snapshot import is_unique_id
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
 from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat
+from popserv.runtime.closing import close
 
 
 class Pinned(NamedTuple):
@@ -92,4 +93,4 @@ def _change_times(maildir_fd: int) -> None:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, folder) from error
             finally:
-                os.close(fd)
+                close(fd)
