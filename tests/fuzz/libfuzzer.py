@@ -91,6 +91,8 @@ def arguments(target, seed):
         ),
         *(f"-seed={seed % (1 << 32) or 1}", f"-max_len={target.max_octets}", "-verbosity=0"),
         *(f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MIB}", "-print_final_stats=0"),
+        # libFuzzer would begin with short inputs, and lengthen them after very many.
+        "-len_control=0",
         # Signals are for the Run.
         *("-handle_int=0", "-handle_term=0"),
     ]

@@ -67,6 +67,14 @@ class CorpusTests(SynchronousTestCase):
         files = [path for path in corpus.KEPT.rglob("*") if path.is_file()]
         self.assertLess(sum(path.stat().st_size for path in files), MAX_CORPUS)
 
+    def test_slow(self):
+        """Each target has a slow input of each length: 1 octet, 2 to 3, and so on."""
+        for target in TARGETS.values():
+            files = (corpus.KEPT / target.name).glob("slow-*")
+            lengths = {path.stat().st_size.bit_length() for path in files}
+            wanted = {*range(1, target.max_octets.bit_length() + 1)}
+            self.assertEqual(wanted - lengths, set(), target.name)
+
 
 class SeedTests(SynchronousTestCase):
     """A short run of each target."""
