@@ -37,7 +37,7 @@ from popserv.delivery.outcomes import (
 )
 from popserv.delivery.recipients import Recipient, Recipients
 from popserv.interfaces import IFinalDelivery, IJointDelivery
-from popserv.maildrops.spooling import spool_file
+from popserv.maildrops.spooling import discard, spool_file
 
 
 class DeliveryESMTP(ESMTP):
@@ -236,7 +236,7 @@ class _Message:
 
     def close(self) -> None:
         """Drop the text."""
-        self._file.close()
+        discard(self._file)
 
 
 @implementer(IMessageSMTP)

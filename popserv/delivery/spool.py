@@ -6,7 +6,7 @@ from io import BytesIO
 from tempfile import TemporaryFile, gettempdir
 from typing import BinaryIO
 
-from popserv.maildrops.spooling import MAX_IN_MEMORY
+from popserv.maildrops.spooling import MAX_IN_MEMORY, discard
 from popserv.runtime.threads import RunInThread
 
 
@@ -63,4 +63,4 @@ class Spool:
         """Drop the message."""
         self._pieces = []
         if self._file is not None:
-            self._file.close()
+            discard(self._file)

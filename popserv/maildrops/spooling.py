@@ -34,6 +34,13 @@ def spool_file() -> BinaryIO:
     return cast(BinaryIO, _File(max_size=MAX_IN_MEMORY))
 
 
+def discard(file: BinaryIO) -> None:
+    """Close a temporary file that may not have been written."""
+    # This writes what a failed write has left in the buffer, and closes the file all the same.
+    with suppress(OSError):
+        file.close()
+
+
 async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
     """Return a file with the octets of a body, at its start; the caller closes it.
 
@@ -54,7 +61,7 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
                 await run(_write, file, text)
         file.seek(0)
     except BaseException:
-        file.close()
+        discard(file)
         raise
     finally:
         close = getattr(body, "close", None)
@@ -66,6 +73,8 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
 def _write(file: BinaryIO, text: bytes) -> None:
     try:
         file.write(text)
+        # seek() would do so, in the reactor's thread, and without the directory in its error.
+        file.flush()
     except OSError as error:
         raise OSError(error.errno, error.strerror, gettempdir()) from error
 

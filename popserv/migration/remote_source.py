@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from popserv.core.snapshot import Message, Snapshot, is_unique_id, valid_unique_id
 from popserv.errors import TryLater
-from popserv.maildrops.spooling import spool_file
+from popserv.maildrops.spooling import discard, spool_file
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.migration.copying import OpenBody
@@ -67,7 +67,7 @@ class RemoteSource:
                 file.write(text)
             file.seek(0)
         except BaseException:
-            file.close()
+            discard(file)
             raise
         return file
 

@@ -196,6 +196,7 @@ class DeliveryTests(SMTPCase):
         with mock.patch.object(smtp, "spool_file") as spool:
             full = OSError(28, "No space left")
             spool.return_value.write.side_effect = [None, None, full, None, full]
+            spool.return_value.close.side_effect = full
             replies = [self.send(b"ann")]
             self.ask(b"MAIL FROM:<>", b"RCPT TO:<ann@example.org>")
             replies += self.ask(b"DATA")

@@ -54,3 +54,15 @@ class SpoolTests(SynchronousTestCase):
             result(spool.flush())
         self.assertEqual(raised.exception.filename, tempfile.gettempdir())
         spool.close()
+
+    def test_still_full(self):
+        """A message that could not be written is dropped, and the file closed."""
+        spool = Spool(run_inline)
+        spool.add(b"a")
+        with (
+            open("/dev/full", "w+b") as full,
+            mock.patch.object(spool_module, "TemporaryFile", return_value=full),
+        ):
+            self.assertRaises(OSError, result, spool.flush())
+            spool.close()
+            self.assertTrue(full.closed)

@@ -83,6 +83,18 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(raised.exception.filename, tempfile.gettempdir())
         file.close.assert_called_once_with()
 
+    def test_still_no_room(self):
+        """Nor does an error without it follow when the file is read or closed."""
+        for text in (b"x" * 11, b"x" * 1_000_000):
+            with (
+                open("/dev/full", "w+b") as full,
+                mock.patch.object(spooling, "SpooledTemporaryFile", return_value=full),
+                self.assertRaises(OSError) as raised,
+            ):
+                result(spool(Body(text), self.run_in_thread))
+            self.assertEqual(raised.exception.filename, tempfile.gettempdir())
+            self.assertTrue(full.closed)
+
     def test_plain(self):
         """A body need not have a method to close it."""
         with result(spool([b"x"], self.run_in_thread)) as file:
