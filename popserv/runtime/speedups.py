@@ -8,6 +8,7 @@ selects Python.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
@@ -16,9 +17,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+HAS_STABLE_ABI = "t" not in sys.abiflags
+"""Whether Python can use the module, as setup.py decides: not without the interpreter's lock."""
+
+
 def _load(environment: dict[str, str] | os._Environ[str]) -> object:
     """Return the module in C, or None if there is none or Python was selected."""
-    if environment.get("PURE_PYTHON", "0") not in ("", "0"):
+    # Without the lock, Python before 3.15 also finds what another one has built in a checkout.
+    if not HAS_STABLE_ABI or environment.get("PURE_PYTHON", "0") not in ("", "0"):
         return None
     try:
         return import_module("popserv._speedups")

@@ -48,13 +48,21 @@ class ChoiceTests(SynchronousTestCase):
     def test_environment(self):
         """PURE_PYTHON selects Python, unless it is empty or 0."""
         module = mock.Mock()
+        self.patch(speedups, "HAS_STABLE_ABI", True)
         with mock.patch.object(speedups, "import_module", return_value=module):
             for value, expected in (("1", None), ("yes", None), ("0", module), ("", module)):
                 self.assertIs(speedups._load({"PURE_PYTHON": value}), expected)
             self.assertIs(speedups._load({}), module)
 
+    def test_free_threaded(self):
+        """Without the interpreter's lock a module of another Python is not loaded."""
+        self.patch(speedups, "HAS_STABLE_ABI", False)
+        with mock.patch.object(speedups, "import_module", side_effect=SystemError):
+            self.assertIsNone(speedups._load({}))
+
     def test_not_built(self):
         """Without a compiler there is no module in C, and the functions in Python are used."""
+        self.patch(speedups, "HAS_STABLE_ABI", True)
         with mock.patch.object(speedups, "import_module", side_effect=ImportError):
             self.assertIsNone(speedups._load({}))
         with mock.patch.object(speedups, "SPEEDUPS", None):
@@ -106,7 +114,7 @@ class EquivalenceCase(SynchronousTestCase):
     def setUp(self):
         """Skip the test if there is no module in C, but not in continuous integration."""
         if speedups.SPEEDUPS is None:
-            if os.environ.get("CI"):
+            if os.environ.get("CI") and speedups.HAS_STABLE_ABI:
                 self.fail("popserv._speedups was not built")
             raise SkipTest("popserv._speedups is not built, or PURE_PYTHON is set")
 
