@@ -33,6 +33,9 @@ from tests.runtime.harness import (
     keep_capabilities,
 )
 
+FUNCTIONS = {set_file_credentials, in_python.get(set_file_credentials, set_file_credentials)}
+"""The function in C, if it was built, and the one in Python."""
+
 
 class SwitchTests(CredentialsCase):
     """The kernel and this module agree about the credentials of a thread."""
@@ -102,13 +105,13 @@ class SwitchTests(CredentialsCase):
 
     def test_both(self):
         """The function in C and the one in Python do the same."""
-        for function in (set_file_credentials, in_python[set_file_credentials]):
+        for function in FUNCTIONS:
             with mock.patch.object(file_credentials, "set_file_credentials", function):
                 self.test_kernel()
 
     def test_unverified(self):
         """Without the capability, the credentials stay, and that is an error."""
-        for function in (set_file_credentials, in_python[set_file_credentials]):
+        for function in FUNCTIONS:
             for groups in (None, b""):
 
                 def attempt(function=function, groups=groups):
@@ -121,7 +124,7 @@ class SwitchTests(CredentialsCase):
 
     def test_setgroups(self):
         """An error of setgroups is one of the switch."""
-        for function in (set_file_credentials, in_python[set_file_credentials]):
+        for function in FUNCTIONS:
             with self.assertRaises(OSError) as refused:
                 function(5000, 0, b"\0\0\0\0" * (1 << 17))
             self.assertEqual(refused.exception.errno, errno.EINVAL)
