@@ -108,17 +108,35 @@ class MemoryTests(ServerTestCase):
 
     def test_snapshot(self):
         """A login uses less than 250 octets of memory per message, and the listings 100."""
-        server = Server()
-        self.addCleanup(server.stop)
-        server.login(server.add_user([b"x\n"])[0]).close()
-        name, _ = server.add_user(link=long_maildir())
-        with self.growth_below(250 * MANY + 5 * MB, server):
-            session = server.login(name)
-            self.assertEqual(session.ask(b"STAT").split()[1], b"%d" % MANY)
+        maildir = temporary_directory(self)
+        deliver(maildir, [])
+        for entry in os.scandir(long_maildir() / "new"):
+            os.link(entry, maildir / "new" / entry.name)
+        session, server = self.assert_opened_below(250, maildir)
         with self.growth_below(100 * MANY, server):
             drain(session, b"UIDL")
             drain(session, b"LIST")
         session.close()
+        # With the sizes from the file of the server before, and a folder that has changed.
+        (maildir / "new" / "other").touch()
+        (maildir / "new" / "other").unlink()
+        session, _ = self.assert_opened_below(400, maildir)
+        session.close()
+
+    def assert_opened_below(self, octets, maildir):
+        """Log in to 100,000 messages with another server; return the session and the server.
+
+        Fail if the memory grows by this number of octets per message, or more.
+        """
+        server = Server()
+        self.addCleanup(server.stop)
+        server.login(server.add_user([b"x\n"])[0]).close()
+        name, _ = server.add_user(link=maildir)
+        with self.growth_below(octets * MANY + 5 * MB, server):
+            session = server.login(name)
+            self.addCleanup(session.abandon)
+            self.assertEqual(session.ask(b"STAT").split()[1], b"%d" % MANY)
+        return session, server
 
     def test_pipelining_without_reading(self):
         """Commands of a client that does not read replies are not buffered in the server."""
