@@ -2,7 +2,8 @@
 
    Each function does the same as the Python function of its name, which has the description, and
    takes its place if this module was built; popserv.runtime.speedups tells how.  Tests compare the
-   two.  Functions that return None leave the case to the caller. */
+   two.  Functions that return None leave the case to the caller.  What is about jobs has no such
+   function; popserv.runtime.native_threads describes it. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
@@ -534,7 +535,7 @@ struct removal {
     struct doomed *files;
     Py_ssize_t count, removed;
     const char *folder;
-    int maildir_fd, is_done, error;
+    int maildir_fd, unless_recorded, is_done, error;
 };
 
 static void unlink_files(struct removal *removal, int folder)
@@ -575,6 +576,8 @@ static int sync_folder(int folder)
 static void run_removal(struct job *job)
 {
     struct removal *removal = (struct removal *)job;
+    if (removal->unless_recorded && may_be_recorded(removal->maildir_fd))
+        return;
     int folder = openat(removal->maildir_fd, removal->folder, FOLDER_FLAGS);
     if (folder < 0)
         return;
@@ -619,8 +622,8 @@ static PyObject *unlink_unchanged_job(PyObject *module, PyObject *args)
     PyObject *capsule = new_job(&removal->job);
     if (capsule == NULL)
         return NULL;
-    if (!PyArg_ParseTuple(args, "O!yO!i", &PyTuple_Type, &names, &removal->folder, &PyTuple_Type,
-                          &stamps, &removal->maildir_fd))
+    if (!PyArg_ParseTuple(args, "O!yO!ip", &PyTuple_Type, &names, &removal->folder, &PyTuple_Type,
+                          &stamps, &removal->maildir_fd, &removal->unless_recorded))
         goto failed;
     removal->count = PyTuple_Size(names);
     if (PyTuple_Size(stamps) != removal->count) {

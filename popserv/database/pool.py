@@ -44,7 +44,10 @@ NOT_DONE = (DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, Serializ
 """Errors of a statement that may succeed when it is tried again."""
 
 SCRIPT_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 3000; "
-"""Who waits for a table for ``deadlock_timeout``, which is a second, ends an autovacuum of it."""
+"""Scripts take as long as they need, but do not wait for others longer than 3 seconds at a time.
+
+A wait of more than ``deadlock_timeout``, 1 second, ends an autovacuum of the table.
+"""
 
 Observe = Callable[[str, float], object]
 """Called with the outcome of a statement and its seconds; see :attr:`Database.observe`."""

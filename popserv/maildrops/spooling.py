@@ -14,7 +14,6 @@ from popserv.runtime.threads import RunInThread
 MAX_IN_MEMORY = 1 << 20
 """The octets of a message that are kept in memory."""
 
-
 _CHUNK = 1 << 20
 
 

@@ -7,7 +7,7 @@ import os
 
 
 def close(fd: int) -> None:
-    """Close a directory, or a file that was only read, or synced.
+    """Close a directory, or a file that was only read, synced, locked, or is to be dropped.
 
     close(2) can fail, above all on NFS, and Linux closes the descriptor all the same.  For these
     the error tells nothing: what was written is on disk, or its sync has failed.

@@ -86,12 +86,12 @@ class NativeThreads:
         if len(self._threads) < min(len(self._unfinished) + 1, self._max_threads):
             self._start_thread()
         address = _in_c.job_address(job)
-        # The pipe has room for the backlog of a pool.
-        os.write(self._jobs[1], _ADDRESS.pack(address))
         if not self._unfinished:
             self._reactor.addReader(self)
         deferred: Deferred[Any] = Deferred()
         self._unfinished[address] = job, deferred
+        # Last: from now on, a thread may use the job.  The pipe has room for a pool's backlog.
+        os.write(self._jobs[1], _ADDRESS.pack(address))
         return deferred
 
     def _start_thread(self) -> None:
@@ -110,11 +110,11 @@ class NativeThreads:
     def stop(self) -> None:
         """Wait for the unfinished jobs, and end the threads."""
         self._is_stopped = True
+        while self._unfinished:
+            self.doRead()
         os.close(self._jobs[1])
         for thread in self._threads:
             thread.join()
-        while self._unfinished:
-            self.doRead()
         os.close(self._jobs[0])
         _close(self._finished)
 

@@ -48,7 +48,8 @@ class BoundedThreadPool:
     finds none free, hence after any fork.  At shutdown the reactor waits for the unfinished jobs,
     unless ``wait_at_shutdown`` is false.
 
-    What needs no interpreter is run by as many threads of another kind.
+    What needs no interpreter is run by up to ``threads`` others, see
+    :class:`~popserv.runtime.native_threads.NativeThreads`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class BoundedThreadPool:
         self._reactor = reactor
         self._unfinished = 0
         self._native: NativeThreads | None = None
+        self._has_trigger = self._is_stopped = False
         # The unfinished jobs that have not started, and may be dropped.
         self._droppable: dict[object, StillNeeded] = {}
         self._lock = Lock()
@@ -90,8 +92,11 @@ class BoundedThreadPool:
         called, and the Deferred fails with :exc:`~popserv.errors.TryLater`.  Such jobs are also
         dropped from a full backlog.
 
-        :raises popserv.errors.TryLater: the backlog is full, or no thread can be started.
+        :raises popserv.errors.TryLater: the backlog is full, no thread can be started, or the
+            reactor stops.
         """
+        if self._is_stopped:
+            raise TryLater
         if self.unfinished >= self._backlog:
             self._drop_unneeded()
         if self.unfinished >= self._backlog:
@@ -146,9 +151,8 @@ class BoundedThreadPool:
 
     def _native_threads(self) -> NativeThreads:
         if self._native is None:
-            reactor = self._find_reactor()
-            self._native = NativeThreads(self.name, self._max_threads, reactor)
-            reactor.addSystemEventTrigger("during", "shutdown", self._native.stop)
+            self._native = NativeThreads(self.name, self._max_threads, self._find_reactor())
+            self._stop_at_shutdown()
         return self._native
 
     def _find_reactor(self) -> Any:
@@ -159,7 +163,7 @@ class BoundedThreadPool:
         return self._reactor
 
     def _start_thread(self) -> None:
-        reactor = self._find_reactor()
+        self._find_reactor()
         name = f"{self.name}-{len(self._threads)}"
         thread = Thread(target=self._work, name=name, daemon=not self._wait_at_shutdown)
         try:
@@ -171,9 +175,9 @@ class BoundedThreadPool:
             if not self._threads:
                 raise TryLater from error
             return
-        if self._wait_at_shutdown and not self._threads:
-            reactor.addSystemEventTrigger("during", "shutdown", self._stop)
         self._threads.append(thread)
+        if self._wait_at_shutdown:
+            self._stop_at_shutdown()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -186,7 +190,16 @@ class BoundedThreadPool:
             # Nothing of a job is kept while the thread waits.
             del job, deferred, work, args, result
 
+    def _stop_at_shutdown(self) -> None:
+        if not self._has_trigger:
+            self._has_trigger = True
+            self._find_reactor().addSystemEventTrigger("during", "shutdown", self._stop)
+
     def _stop(self) -> None:
+        if self._native is not None:
+            # First: what follows its jobs may need the other threads.
+            self._native.stop()
+        self._is_stopped = True
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

@@ -88,7 +88,7 @@ class SpoolTests(SynchronousTestCase):
         for text in (b"x" * 11, b"x" * 1_000_000):
             with (
                 open("/dev/full", "w+b") as full,
-                mock.patch.object(spooling, "SpooledTemporaryFile", return_value=full),
+                mock.patch.object(spooling, "_File", return_value=full),
                 self.assertRaises(OSError) as raised,
             ):
                 result(spool(Body(text), self.run_in_thread))

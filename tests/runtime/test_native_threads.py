@@ -66,8 +66,8 @@ class NativeThreadsTests(TestCase):
 
     def remove(self, name, stamp, folder=b"new"):
         """Remove a message in a thread of the pool."""
-        names, stamps = (name.encode(),), (stamp,)
-        return self.pool.run(unlink_unchanged, names, folder, stamps, self.maildir_fd)
+        arguments = ((name.encode(),), folder, (stamp,), self.maildir_fd, True)
+        return self.pool.run(unlink_unchanged, *arguments)
 
     def names_of_threads(self):
         """Return the names of the threads that were started."""
@@ -173,19 +173,33 @@ class NativeThreadsTests(TestCase):
         self.assertEqual(self.pool.unfinished, 2)
         return gatherResults([first, second])
 
-    async def test_stop(self):
-        """At shutdown the unfinished jobs end first; what comes later needs the interpreter."""
+    def test_stop(self):
+        """At shutdown the unfinished jobs end first, and what follows them; then none is begun."""
         written = [self.write(f"{number}.a") for number in range(9)]
         done = [self.remove(f"{n}.a", stamp) for n, (_, stamp) in enumerate(written)]
+        followed = []
+        done[0].addCallback(lambda result: (self.pool.run(followed.append, 1), result)[1])
         native = self.pool._native
         (phase, event, stop) = self.stops.pop()
         self.assertEqual((phase, event), ("during", "shutdown"))
         stop()
         self.assertEqual([self.successResultOf(each) for each in done], [([9], True)] * 9)
         self.assert_closed((*native._jobs, *native._finished))
-        self.assertEqual([thread.is_alive() for thread in self.python_threads], [False] * 2)
+        self.assertEqual([thread.is_alive() for thread in self.python_threads], [False] * 3)
+        self.assertEqual(followed, [1])
+        self.assertEqual(self.stops, [])
+        self.assertRaises(TryLater, self.remove, "missing", 1)
+        self.assertRaises(TryLater, self.pool.run, int)
+        self.assertRaises(RuntimeError, native.run, None)
+
+    async def test_no_reader(self):
+        """A job that the reactor would not hear of is done by a usual thread alone."""
+        _, stamp = self.write("1.a")
+        with mock.patch.object(reactor, "addReader", side_effect=OSError(28, "no space")):
+            done = self.remove("1.a", stamp)
+        self.assertEqual(await done, ([9], True))
+        self.assertEqual(self.pool.unfinished, 0)
         self.assertEqual(await self.remove("missing", 1), ([], False))
-        self.assertEqual(self.names_of_threads()[2:], ["popserv-test-0"])
 
     async def test_not_waited_for(self):
         """A pool whose jobs may be cut off has no threads in C."""

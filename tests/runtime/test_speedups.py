@@ -362,7 +362,7 @@ class FileTests(EquivalenceCase):
                 os.mkdir(path)
                 stamps = [make_file(path, at, kind) for at, kind in enumerate(kinds)]
                 names = tuple(b"%d.a" % at for at in range(len(kinds)))
-                removed = function(names, b"new", tuple(stamps), maildir_fd)
+                removed = function(names, b"new", tuple(stamps), maildir_fd, True)
                 self.assertEqual(removed, (expected, len(expected) == len(kinds)))
                 self.assertEqual(len(os.listdir(path)), left)
 
@@ -371,7 +371,7 @@ class FileTests(EquivalenceCase):
         folder = folder or os.fsencode(os.path.basename(self.path))
         before = os.listdir("/dev/fd")
         with open_directory(os.path.dirname(self.path)) as parent:
-            returned = [function(names, folder, stamps, parent) for function in UNLINKING]
+            returned = [function(names, folder, stamps, parent, True) for function in UNLINKING]
         self.assertEqual(os.listdir("/dev/fd"), before)
         self.assertEqual(returned, returned[:1] * len(returned))
         return returned[0]
@@ -391,7 +391,7 @@ class FileTests(EquivalenceCase):
         ):
             self.assertEqual(self.unlink(*arguments), ([], is_done))
         for function in UNLINKING:
-            removed = function((b"1.a",), os.fsencode(self.path), (stamp + 1,), 1 << 20)
+            removed = function((b"1.a",), os.fsencode(self.path), (stamp + 1,), 1 << 20, False)
             self.assertEqual(removed, ([], False))
         for error, arguments in (
             (ValueError, ((b"1.a",), b"new", ())),
@@ -401,8 +401,8 @@ class FileTests(EquivalenceCase):
             (TypeError, ((b"1.a",), b"new", (None,))),
             (OverflowError, ((b"1.a",), b"new", (1 << 64,))),
         ):
-            self.assertRaises(error, unlink_unchanged, *arguments, self.folder)
-            self.assertRaises(error, run_as_job, *arguments, self.folder)
+            self.assertRaises(error, unlink_unchanged, *arguments, self.folder, True)
+            self.assertRaises(error, run_as_job, *arguments, self.folder, True)
         self.assertEqual(os.listdir(self.path), ["1.a"])
 
     def test_quota_file(self):
@@ -423,8 +423,10 @@ class FileTests(EquivalenceCase):
                     os.symlink(target, there)
                 else:
                     os.mkdir(there)
-                removed = function((b"1.a",), b"new", (stamp,), self.folder)
-                self.assertEqual(removed, ([1], name == "other"))
+                arguments = ((b"1.a",), b"new", (stamp,), self.folder)
+                if name != "other":
+                    self.assertEqual(function(*arguments, True), ([], False))
+                self.assertEqual(function(*arguments, False), ([1], name == "other"))
                 (os.unlink if target else os.rmdir)(there)
 
     def test_not_synced(self):
@@ -432,7 +434,7 @@ class FileTests(EquivalenceCase):
         with open_directory("/proc") as proc:
             for function in UNLINKING:
                 with self.assertRaises(OSError) as failed:
-                    function((), b"sys", (), proc)
+                    function((), b"sys", (), proc, False)
                 self.assertEqual(failed.exception.errno, errno.EINVAL)
 
     def test_memory(self):
@@ -451,9 +453,9 @@ class FileTests(EquivalenceCase):
             lambda: read_cached_file(b"1.a", self.folder, 1000),
             lambda: count_small_files((b"1.a",) * 9, (7,) * 9, 1, self.folder, True, False),
             lambda: count_small_files((b"1.a",) * 9, (7,) * 9, 1, self.folder, True, True),
-            lambda: unlink_unchanged((b"1.a",) * 9, b"..", (0,) * 9, self.folder),
-            lambda: run_as_job((b"1.a",) * 9, b"..", (0,) * 9, self.folder),
-            lambda: unlink_unchanged((), b"..", (), self.folder),
+            lambda: unlink_unchanged((b"1.a",) * 9, b"..", (0,) * 9, self.folder, False),
+            lambda: run_as_job((b"1.a",) * 9, b"..", (0,) * 9, self.folder, False),
+            lambda: unlink_unchanged((), b"..", (), self.folder, False),
         )
         for call in calls:
             call()

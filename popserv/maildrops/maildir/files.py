@@ -20,6 +20,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan, open_folder
 from popserv.maildrops.maildir.quota_file import may_be_recorded
@@ -56,7 +57,20 @@ def stamp_of_small(inode: int, octets: int) -> int:
     return (inode + octets * _LENGTH_FACTOR) & _64_BITS
 
 
+MAX_AT_ONCE = 1000
+"""The maximum number of files that are removed by a call that the reactor's thread prepares."""
+
 _NO_FILE: tuple[bytes | None, int] = (None, 0)
+
+
+class _Removal(NamedTuple):
+    """The arguments of :func:`unlink_unchanged`."""
+
+    names: tuple[bytes, ...]
+    folder: bytes
+    stamps: tuple[int, ...]
+    maildir_fd: int
+    unless_recorded: bool
 
 
 class MessageFiles:
@@ -167,8 +181,27 @@ class MessageFiles:
             raise explain_change(error, folder, name) from error
         return name, status.st_size
 
-    async def unlink_unchanged(
-        self, positions: Iterable[int], removed: list[tuple[bytes, int]], run: RunInThread
+    async def unlink_at_once(
+        self, positions: Sequence[int], removed: list[tuple[bytes, int]], run: RunInThread
+    ) -> bool:
+        """Remove files as :meth:`unlink_unchanged` does, if one call is enough.
+
+        It is not if they are in both folders, or have vanished, or are very many, or if removals
+        must be recorded in a quota file.  Return whether all are removed, and that is synced;
+        otherwise ``removed`` has the first ones that are.
+
+        :raises OSError: the removals cannot be synced.
+        """
+        folders = {(self.locations[at] or b"")[:1] for at in positions[: MAX_AT_ONCE + 1]}
+        if len(folders) != 1 or b"" in folders or len(positions) > MAX_AT_ONCE:
+            return False
+        removal = self._removal(positions, folders.pop()[0], unless_recorded=True)
+        lengths, is_done = await run(unlink_unchanged, *removal)
+        removed += zip(removal.names, lengths, strict=False)
+        return bool(is_done)
+
+    def unlink_unchanged(
+        self, positions: Iterable[int], removed: list[tuple[bytes, int]]
     ) -> tuple[list[int], bool]:
         """Remove files that are at their locations and unchanged, as :meth:`remove` does.
 
@@ -180,26 +213,30 @@ class MessageFiles:
         """
         others: list[int] = []
         is_done = True
-        locations, base_names, duplicates = self.locations, self._base_names, self._duplicates
         by_folder: dict[int, list[int]] = defaultdict(list)
         for position in positions:
-            location = locations[position]
+            location = self.locations[position]
             (others if location is None else by_folder[location[0]]).append(position)
         for number, members in by_folder.items():
-            names = tuple(
-                [
-                    duplicates.get(base_names[at], base_names[at]) + (locations[at] or b"")[1:]
-                    for at in members
-                ]
-            )
-            stamps = tuple([self._stamps[at] for at in members])
-            lengths, is_synced = await run(
-                unlink_unchanged, names, FOLDER_NAMES[number], stamps, self.folders.maildir_fd
-            )
-            removed += zip(names, lengths, strict=False)
+            try:
+                # It stays open, so that the folder will be synced.
+                self.folders.descriptor(number)
+            except OSError:
+                others += members
+                continue
+            removal = self._removal(members, number, unless_recorded=False)
+            lengths, is_synced = unlink_unchanged(*removal)
+            removed += zip(removal.names, lengths, strict=False)
             others += members[len(lengths) :]
             is_done = is_done and is_synced
         return sorted(others), is_done and not others
+
+    def _removal(self, positions: Sequence[int], number: int, *, unless_recorded: bool) -> _Removal:
+        """Return what removes files of one folder, whose locations are known."""
+        names = tuple([self._base_name(at) + (self.locations[at] or b"")[1:] for at in positions])
+        stamps = tuple([self._stamps[at] for at in positions])
+        folder = FOLDER_NAMES[number]
+        return _Removal(names, folder, stamps, self.folders.maildir_fd, unless_recorded)
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
         """Rename a file from one location to another; return False if it is not at the first.
@@ -271,16 +308,23 @@ class MessageFiles:
 
 @speedup
 def unlink_unchanged(
-    names: tuple[bytes, ...], folder: bytes, stamps: tuple[int, ...], maildir_fd: int
+    names: tuple[bytes, ...],
+    folder: bytes,
+    stamps: tuple[int, ...],
+    maildir_fd: int,
+    unless_recorded: bool,
 ) -> tuple[list[int], bool]:
     """Remove files of a folder as long as each has its stamp; return their lengths.
 
     Stops at a file that has another stamp or cannot be removed.  If all are removed, and need not
-    be recorded in a quota file, the folder is synced; return whether that was done.
+    be recorded in a quota file, the folder is synced; return whether that was done.  If they must
+    be recorded, ``unless_recorded`` removes none.
 
     :raises OSError: the folder cannot be synced.
     """
     lengths: list[int] = []
+    if unless_recorded and may_be_recorded(maildir_fd):
+        return lengths, False
     try:
         folder_fd = open_folder(folder, maildir_fd)
     except OSError:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
+from popserv.errors import TryLater
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
 from popserv.maildrops.maildir.trash import Trash
@@ -20,7 +21,7 @@ RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 async def remove_files(
     files: MessageFiles, positions: list[int], run: RunInThread, trash: str = ""
-) -> tuple[int, OSError | None]:
+) -> tuple[int, Exception | None]:
     """Remove message files; return the number of those that remain, and the first error.
 
     With ``trash`` they are moved there, see :class:`~popserv.maildrops.maildir.trash.Trash`.
@@ -29,31 +30,46 @@ async def remove_files(
     If a file is not at its location, a scan searches for it.  The file counts as removed only if a
     scan that no rename can have disturbed does not find it.  If the removals cannot be written to
     disk, all of them count as remaining.
+
+    :raises popserv.errors.TryLater: ``run`` has raised it, and nothing is removed.
     """
     removed: list[tuple[bytes, int]] = []
-    try:
-        others = positions
-        if not trash:
-            # Nearly always all of them, and in one call.
-            others, is_done = await files.unlink_unchanged(positions, removed, run)
-            if is_done:
+    result: tuple[int, Exception | None]
+    if not trash:
+        try:
+            # Nearly always all of them.
+            if await files.unlink_at_once(positions, removed, run):
                 return 0, None
-        result: tuple[int, OSError | None] = await run(
-            _remove_others, files, others, removed, trash
-        )
-    except OSError as error:
-        name = os.fsencode(trash) if trash else None
-        result = len(positions), explain_change(error, files.folders.maildir_fd, name)
+        except OSError as error:
+            result = len(positions), await run(explain_change, error, files.folders.maildir_fd)
+            return result
+    try:
+        result = await run(_remove_others, files, positions, removed, trash)
+    except TryLater as error:
+        if not removed:
+            raise
+        result = len(positions) - len(removed), error
     return result
 
 
 def _remove_others(
     files: MessageFiles, positions: list[int], removed: list[tuple[bytes, int]], trash: str
-) -> tuple[int, OSError | None]:
-    if not trash:
-        return _remove(files, positions, removed, None)
-    with closing(Trash(files.folders.maildir_fd, trash)) as folder:
-        return _remove(files, positions, removed, folder)
+) -> tuple[int, Exception | None]:
+    """Remove files of which the first ones, or none, were removed; see :func:`remove_files`.
+
+    Waits for the disk: call it in a thread.
+    """
+    try:
+        if trash:
+            with closing(Trash(files.folders.maildir_fd, trash)) as folder:
+                return _remove(files, positions, removed, folder)
+        if removed:
+            # So that it will be synced.
+            files.locate(positions[0])
+        return _remove(files, positions[len(removed) :], removed, None)
+    except OSError as error:
+        name = os.fsencode(trash) if trash else None
+        return len(positions), explain_change(error, files.folders.maildir_fd, name)
 
 
 def _remove(
@@ -62,6 +78,12 @@ def _remove(
     removed: list[tuple[bytes, int]],
     folder: Trash | None,
 ) -> tuple[int, OSError | None]:
+    if folder is None and not removed:
+        # In one call, so that this thread need not wait again and again until that of the reactor
+        # passes on the interpreter's lock.
+        positions, is_done = files.unlink_unchanged(positions, removed)
+        if is_done:
+            return 0, None
     errors: list[OSError] = []
     scan_error: OSError | None = None
     remove = folder.move if folder else os.unlink

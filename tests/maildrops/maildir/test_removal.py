@@ -7,9 +7,9 @@ import shutil
 import time
 from unittest import mock
 
-from popserv.errors import NoSuchMessage, RemovalFailed
+from popserv.errors import NoSuchMessage, RemovalFailed, TryLater
 from popserv.maildrops.file_times import CLOCK_TICK
-from popserv.maildrops.maildir import folders, removal
+from popserv.maildrops.maildir import files, folders, removal
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
@@ -21,6 +21,11 @@ from tests.maildrops.maildir.harness import (
     result,
     run_inline,
 )
+
+
+def refuse(*args):
+    """Find no thread free."""
+    raise TryLater
 
 
 class RenameTests(MaildirCase):
@@ -139,8 +144,13 @@ class RemovalTests(MaildirCase):
             self.assertEqual(len(sleep.mock_calls), 1)
         self.assertEqual(self.file_names(), [b"cur/2.b:2,S"])
 
-    def test_durable(self):
-        """Each folder is synced after its messages are removed."""
+    def removing(self, names):
+        """Remove all messages; return the inodes of the folders that were synced, with the files.
+
+        Before, all but some files are removed.
+        """
+        for name in {*self.file_names()} - {*names}:
+            os.unlink(self.path_of(name))
         synced = []
 
         def fsync(fd):
@@ -148,8 +158,79 @@ class RemovalTests(MaildirCase):
 
         with self.session() as mailbox, mock.patch.object(os, "fsync", fsync):
             result(mailbox.remove(mailbox.messages))
-        new, cur = (os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur"))
+        self.assertEqual(self.file_names(), [])
+        return synced
+
+    def inode_of(self, folder):
+        """Return the inode of a folder."""
+        return os.stat(self.path_of(folder)).st_ino
+
+    def test_durable(self):
+        """Each folder is synced after its messages are removed."""
+        new, cur = map(self.inode_of, (b"new", b"cur"))
+        synced = self.removing(self.file_names())
         self.assertEqual(synced, [(new, [b"cur/2.b:2,"]), (cur, [])])
+
+    def test_durable_folder(self):
+        """A folder is synced if all messages are in it."""
+        self.assertEqual(self.removing([b"cur/2.b:2,"]), [(self.inode_of(b"cur"), [])])
+
+    def test_durable_with_quota(self):
+        """With a quota file, folders are synced in which nothing was opened before."""
+        for names in ([b"cur/2.b:2,"], [b"cur/2.b:2,", b"new/1.a"]):
+            for name in names:
+                self.put(name, b"x\n")
+            self.put(b"maildirsize", b"1000S\n4 2\n")
+            synced = self.removing(names)
+            folders = sorted({name[:3] for name in names}, reverse=True)
+            self.assertEqual(synced, [(self.inode_of(each), []) for each in folders])
+            with open(self.path_of(b"maildirsize"), "rb") as file:
+                self.assertEqual(len(file.read().splitlines()), 3)
+
+    def test_quota_meanwhile(self):
+        """A quota file that appears while messages are removed gets a line, and all is synced."""
+        self.put(b"maildirsize", b"1000S\n4 2\n")
+        answers = [False, True]
+        with mock.patch.object(files, "may_be_recorded", lambda fd: answers.pop(0)):
+            synced = self.removing([b"new/1.a"])
+        self.assertEqual(synced, [(self.inode_of(b"new"), [])])
+        self.assertEqual(answers, [])
+        with open(self.path_of(b"maildirsize"), "rb") as file:
+            self.assertEqual(len(file.read().splitlines()), 3)
+
+    def test_too_busy(self):
+        """If no thread can do the rest, it remains; if nothing is done, that is told."""
+        with self.session() as mailbox:
+            mailbox._run = refuse
+            self.assertRaises(TryLater, result, mailbox.remove(mailbox.messages))
+            mailbox._run = run_inline
+        self.assertEqual(self.file_names(), self.names)
+        os.unlink(self.path_of(b"cur/2.b:2,"))
+        for calls, left in ((0, 2), (1, 1)):
+            self.put(b"new/1.a")
+            with self.session() as mailbox:
+                # It is not where it was, so one call is not enough.
+                self.move(b"new/3.c", b"cur/3.c")
+                run = iter([run_inline] * calls)
+                mailbox._run = lambda *args, run=run: next(run, refuse)(*args)
+                with self.assertRaises(RemovalFailed if calls else TryLater) as failed:
+                    result(mailbox.remove(mailbox.messages))
+                if calls:
+                    self.assertEqual(failed.exception.remaining, 1)
+                    self.assertIsInstance(failed.exception.__cause__, TryLater)
+                mailbox._run = run_inline
+            self.assertEqual(len(self.file_names()), left)
+            self.move(b"cur/3.c", b"new/3.c")
+
+    def test_many(self):
+        """Very many messages are removed in a thread that also prepares it."""
+        with mock.patch.object(files, "MAX_AT_ONCE", 1), self.session() as mailbox:
+            for messages, at_once in ((mailbox.messages[1:], False), (mailbox.messages[:1], True)):
+                positions = [message.position for message in messages]
+                done = mailbox._files.unlink_at_once(positions, [], run_inline)
+                self.assertIs(result(done), at_once)
+                result(mailbox.remove(messages))
+        self.assertEqual(self.file_names(), [])
 
     def test_durable_renamed(self):
         """If a message was renamed, the folders are synced and the quota changed after all."""
@@ -173,14 +254,19 @@ class RemovalTests(MaildirCase):
 
     def test_not_durable(self):
         """If the folders cannot be synced, the removal fails."""
-        with (
-            self.session() as mailbox,
-            failing(os, "fsync", OSError(errno.EIO, "broken")),
-            self.assertRaises(RemovalFailed) as failed,
-        ):
-            result(mailbox.remove(mailbox.messages))
-        self.assertEqual(failed.exception.remaining, 3)
-        self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann: broken")
+        for names in (self.names, [b"new/1.a"]):
+            for name in self.file_names():
+                os.unlink(self.path_of(name))
+            for name in names:
+                self.put(name)
+            with (
+                self.session() as mailbox,
+                failing(os, "fsync", OSError(errno.EIO, "broken")),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, len(names))
+            self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann: broken")
 
     def test_folder_made_later(self):
         """A message is found in a folder that was made during the session."""

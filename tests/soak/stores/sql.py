@@ -53,9 +53,9 @@ class SQL(Store):
     def flag(self, user, key, choose):
         """Mark a message as seen, or as not seen."""
         changed = self._connection.execute(
-            "UPDATE message m SET seen = %s FROM maildrop d "
+            "UPDATE message m SET flags = flags & ~1::smallint | %s FROM maildrop d "
             "WHERE d.id = m.maildrop AND d.name = %s AND m.id = %s",
-            [choose.random() < 0.5, user.encode(), key],
+            [choose.randint(0, 1), user.encode(), key],
         )
         if not changed.rowcount:
             raise Vanished(key)
