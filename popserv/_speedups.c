@@ -583,7 +583,7 @@ static void run_removal(struct job *job)
         return;
     unlink_files(removal, folder);
     removal->is_done = removal->removed == removal->count && !may_be_recorded(removal->maildir_fd);
-    if (removal->is_done)
+    if (removal->is_done || (removal->unless_recorded && removal->removed))
         removal->error = sync_folder(folder);
     close(folder);
 }

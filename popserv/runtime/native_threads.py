@@ -79,6 +79,7 @@ class NativeThreads:
     def run(self, job: Any) -> Deferred[Any]:
         """Run a job, and return a Deferred of its result.
 
+        :raises OSError: it cannot be passed on, and is not run.
         :raises RuntimeError: no thread can be started, and there is none; or they were stopped.
         """
         if self._is_stopped:
@@ -90,9 +91,20 @@ class NativeThreads:
             self._reactor.addReader(self)
         deferred: Deferred[Any] = Deferred()
         self._unfinished[address] = job, deferred
-        # Last: from now on, a thread may use the job.  The pipe has room for a pool's backlog.
-        os.write(self._jobs[1], _ADDRESS.pack(address))
+        try:
+            # Last: from now on, a thread may use the job.  The pipe has room for a pool's backlog.
+            os.write(self._jobs[1], _ADDRESS.pack(address))
+        except OSError:
+            self._take(address)
+            raise
         return deferred
+
+    def _take(self, address: int) -> tuple[Any, Deferred[Any]]:
+        """Return a job that has ended, or not begun, and its Deferred."""
+        taken = self._unfinished.pop(address)
+        if not self._unfinished:
+            self._reactor.removeReader(self)
+        return taken
 
     def _start_thread(self) -> None:
         name = f"{self._name}-native-{len(self._threads)}"
@@ -127,9 +139,7 @@ class NativeThreads:
     def doRead(self) -> None:
         """Pass on the results of finished jobs."""
         octets = os.read(self._finished[0], _MAX_ADDRESSES * _ADDRESS.size)
-        finished = [self._unfinished.pop(address) for (address,) in _ADDRESS.iter_unpack(octets)]
-        if not self._unfinished:
-            self._reactor.removeReader(self)
+        finished = [self._take(address) for (address,) in _ADDRESS.iter_unpack(octets)]
         for job, deferred in finished:
             try:
                 result = _in_c.job_result(job)

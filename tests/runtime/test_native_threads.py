@@ -193,13 +193,16 @@ class NativeThreadsTests(TestCase):
         self.assertRaises(RuntimeError, native.run, None)
 
     async def test_no_reader(self):
-        """A job that the reactor would not hear of is done by a usual thread alone."""
-        _, stamp = self.write("1.a")
-        with mock.patch.object(reactor, "addReader", side_effect=OSError(28, "no space")):
-            done = self.remove("1.a", stamp)
-        self.assertEqual(await done, ([9], True))
-        self.assertEqual(self.pool.unfinished, 0)
-        self.assertEqual(await self.remove("missing", 1), ([], False))
+        """A job that cannot be passed on, or not heard of, is done by a usual thread alone."""
+        error = OSError(28, "no space")
+        for owner, name in ((reactor, "addReader"), (os, "write")):
+            _, stamp = self.write("1.a")
+            with mock.patch.object(owner, name, side_effect=error):
+                done = self.remove("1.a", stamp)
+            self.assertNotIn(self.pool._native, reactor.getReaders())
+            self.assertEqual(await done, ([9], True))
+            self.assertEqual(self.pool.unfinished, 0)
+            self.assertEqual(await self.remove("missing", 1), ([], False))
 
     async def test_not_waited_for(self):
         """A pool whose jobs may be cut off has no threads in C."""

@@ -187,8 +187,8 @@ class MessageFiles:
         """Remove files as :meth:`unlink_unchanged` does, if one call is enough.
 
         It is not if they are in both folders, or have vanished, or are very many, or if removals
-        must be recorded in a quota file.  Return whether all are removed, and that is synced;
-        otherwise ``removed`` has the first ones that are.
+        must be recorded in a quota file.  Return whether all are removed, and need not be recorded;
+        otherwise ``removed`` has the first ones that are.  What is removed is synced.
 
         :raises OSError: the removals cannot be synced.
         """
@@ -317,8 +317,8 @@ def unlink_unchanged(
     """Remove files of a folder as long as each has its stamp; return their lengths.
 
     Stops at a file that has another stamp or cannot be removed.  If all are removed, and need not
-    be recorded in a quota file, the folder is synced; return whether that was done.  If they must
-    be recorded, ``unless_recorded`` removes none.
+    be recorded in a quota file, the folder is synced; return whether that was done.  With
+    ``unless_recorded`` none are removed if they must be recorded, and some are synced as well.
 
     :raises OSError: the folder cannot be synced.
     """
@@ -338,7 +338,7 @@ def unlink_unchanged(
                 os.unlink(name, dir_fd=folder_fd)
                 lengths.append(status.st_size)
         is_done = len(lengths) == len(names) and not may_be_recorded(maildir_fd)
-        if is_done:
+        if is_done or (unless_recorded and lengths):
             os.fsync(folder_fd)
         return lengths, is_done
     finally:

@@ -34,21 +34,23 @@ async def remove_files(
     :raises popserv.errors.TryLater: ``run`` has raised it, and nothing is removed.
     """
     removed: list[tuple[bytes, int]] = []
+    maildir_fd = files.folders.maildir_fd
+    try:
+        # Nearly always all of them.
+        if not trash and await files.unlink_at_once(positions, removed, run):
+            return 0, None
+    except OSError as error:
+        return len(positions), explain_change(error, maildir_fd)
     result: tuple[int, Exception | None]
-    if not trash:
-        try:
-            # Nearly always all of them.
-            if await files.unlink_at_once(positions, removed, run):
-                return 0, None
-        except OSError as error:
-            result = len(positions), await run(explain_change, error, files.folders.maildir_fd)
-            return result
     try:
         result = await run(_remove_others, files, positions, removed, trash)
     except TryLater as error:
         if not removed:
             raise
-        result = len(positions) - len(removed), error
+        # One at least: the removal as a whole has failed.
+        result = len(positions) - len(removed) or 1, error
+    except OSError as error:
+        result = len(positions) - len(removed) or 1, explain_change(error, maildir_fd)
     return result
 
 
@@ -63,9 +65,6 @@ def _remove_others(
         if trash:
             with closing(Trash(files.folders.maildir_fd, trash)) as folder:
                 return _remove(files, positions, removed, folder)
-        if removed:
-            # So that it will be synced.
-            files.locate(positions[0])
         return _remove(files, positions[len(removed) :], removed, None)
     except OSError as error:
         name = os.fsencode(trash) if trash else None

@@ -23,9 +23,9 @@ from tests.maildrops.maildir.harness import (
 )
 
 
-def refuse(*args):
-    """Find no thread free."""
-    raise TryLater
+def raising(error):
+    """Return a function that raises an error."""
+    return mock.Mock(side_effect=error)
 
 
 class RenameTests(MaildirCase):
@@ -201,26 +201,47 @@ class RemovalTests(MaildirCase):
     def test_too_busy(self):
         """If no thread can do the rest, it remains; if nothing is done, that is told."""
         with self.session() as mailbox:
-            mailbox._run = refuse
+            mailbox._run = raising(TryLater())
             self.assertRaises(TryLater, result, mailbox.remove(mailbox.messages))
             mailbox._run = run_inline
         self.assertEqual(self.file_names(), self.names)
-        os.unlink(self.path_of(b"cur/2.b:2,"))
-        for calls, left in ((0, 2), (1, 1)):
-            self.put(b"new/1.a")
-            with self.session() as mailbox:
-                # It is not where it was, so one call is not enough.
-                self.move(b"new/3.c", b"cur/3.c")
-                run = iter([run_inline] * calls)
-                mailbox._run = lambda *args, run=run: next(run, refuse)(*args)
-                with self.assertRaises(RemovalFailed if calls else TryLater) as failed:
+        self.assertIsInstance(self.cut_off(TryLater()), TryLater)
+
+    def test_no_permission(self):
+        """If no thread can have the permissions of the user, the messages remain."""
+        with self.session() as mailbox:
+            mailbox._run = raising(OSError(errno.EPERM, "not permitted"))
+            with self.assertRaises(RemovalFailed) as failed:
+                result(mailbox.remove(mailbox.messages))
+            mailbox._run = run_inline
+        self.assertEqual(failed.exception.remaining, 3)
+        self.assertEqual(self.file_names(), self.names)
+        cause = self.cut_off(OSError(errno.EPERM, "not permitted"))
+        self.assertIn(f"{self.root}/ann: not permitted", str(cause))
+
+    def cut_off(self, error):
+        """Let only the first of two steps of removals succeed; return the cause of the failure."""
+        quota_file_appears = mock.patch.object(files, "may_be_recorded", side_effect=[False, True])
+        for name in self.names:
+            os.unlink(self.path_of(name))
+        for meanwhile, left in (
+            (quota_file_appears, []),
+            (contextlib.nullcontext(), [b"cur/5.e"]),
+        ):
+            for name in (b"new/4.d", b"new/5.e") if left else (b"new/6.f", b"new/7.g"):
+                self.put(name)
+            with self.session() as mailbox, mock.patch.object(os, "fsync") as fsync:
+                if left:
+                    self.move(b"new/5.e", b"cur/5.e")
+                steps = iter([run_inline, raising(error)])
+                mailbox._run = lambda *args, steps=steps: next(steps)(*args)
+                with meanwhile, self.assertRaises(RemovalFailed) as failed:
                     result(mailbox.remove(mailbox.messages))
-                if calls:
-                    self.assertEqual(failed.exception.remaining, 1)
-                    self.assertIsInstance(failed.exception.__cause__, TryLater)
                 mailbox._run = run_inline
-            self.assertEqual(len(self.file_names()), left)
-            self.move(b"cur/3.c", b"new/3.c")
+            self.assertEqual(failed.exception.remaining, 1)
+            self.assertEqual(self.file_names(), left)
+            self.assertEqual(len(fsync.mock_calls), 1)
+        return failed.exception.__cause__
 
     def test_many(self):
         """Very many messages are removed in a thread that also prepares it."""
@@ -254,7 +275,7 @@ class RemovalTests(MaildirCase):
 
     def test_not_durable(self):
         """If the folders cannot be synced, the removal fails."""
-        for names in (self.names, [b"new/1.a"]):
+        for names in (self.names, [b"new/4.d"]):
             for name in self.file_names():
                 os.unlink(self.path_of(name))
             for name in names:
