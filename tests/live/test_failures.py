@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import smtplib
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import count
@@ -19,7 +18,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from examples.cluster.cluster import PASSWORD, SmallCluster
 from examples.cluster.cluster import USERS as EXISTING
-from examples.cluster.processes import PROGRAMS, ClusterError, run
+from examples.cluster.processes import ClusterError, run
 from popserv.maildrops.sql.bucket import path_of
 from tests.live.chaos.faults import ChaosCluster, Faults, suspended, with_children
 from tests.live.chaos.record import Record
@@ -153,8 +152,6 @@ CONNECTIONS = 4
 LOGINS = 9
 """As many as take all connections for longer than ``patience``, if nothing limits their waits."""
 
-DAY = 24 * 3600
-
 LATER = b"temporary failure, try again later"
 NOT_REMOVED = b"1 deleted message not removed"
 UNREADABLE = b"-ERR [SYS/PERM] message cannot be read, contact your administrator"
@@ -239,56 +236,6 @@ class DatabaseTests(FailureCase):
     def test_failed_over(self):
         """The standby takes over."""
         self.check_restart(self.faults().fail_over)
-
-    def test_lagging(self):
-        """A standby that lags behind takes over: what was acknowledged last is lost.
-
-        What was removed last is back, with its unique-id.  ``popserv collect --full`` removes the
-        objects of the messages that are lost, and no others.
-        """
-        user = self.new_user(SMALL, LARGE)
-        session = self.login(self.one, user)
-        session.ask(b"UIDL")
-        unique_ids = session.lines()
-        session.close()
-        before = self.objects()
-        self.cluster.databases[0].set("synchronous_standby_names", "")
-        with self.faults().losing_commits():
-            # A new process, since reservations of keys for objects must be lost as well.
-            self.one.stop()
-            self.one.start()
-            self.assertEqual(self.deliver(self.one, user, MEDIUM), 250)
-            session = self.login(self.one, user)
-            session.ask(b"DELE 1")
-            self.assertEqual(session.close()[:3], b"+OK")
-        self.wait_for_standby()
-        session = self.login_later(self.other, user)
-        session.ask(b"UIDL")
-        self.assertEqual(session.lines(), unique_ids)
-        self.assertEqual(self.messages(session), [SMALL, LARGE])
-        [lost] = self.objects() - before
-        for path in self.objects():
-            os.utime(path, (time.time() - 2 * DAY,) * 2)
-        # It remembers the times of its files.
-        self.cluster.objects.kill()
-        self.cluster.objects.start()
-        self.assertRegex(self.collect("--full"), "^[1-9][0-9]* objects? without a message found")
-
-        def is_removed():
-            self.collect()
-            return not lost.exists()
-
-        until(is_removed, "the removal of the object")
-        self.assertEqual(self.messages(self.login(self.other, user)), [SMALL, LARGE])
-
-    def objects(self):
-        """Return the files of all objects."""
-        return set((self.cluster.directory / "objects").rglob("[0-9a-f]" * 32))
-
-    def collect(self, *options):
-        """Run popserv collect; return its output."""
-        store = f"sql:{self.cluster.file}"
-        return run([PROGRAMS / "popserv", "collect", "--store", store, *options])
 
     def test_two_primaries(self):
         """A primary that lives on while its standby has taken over acknowledges nothing."""
