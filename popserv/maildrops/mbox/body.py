@@ -1,4 +1,4 @@
-"""The octets of a message in an mbox file, in chunks."""
+"""The octets of a large message in an mbox file, in chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from popserv.runtime.threads import RunInThread
 
 
 class Body:
-    """The chunks of what an open file has from ``start`` to ``end``.
+    """The chunks of what an open file has from ``start`` to ``end``, more than one.
 
     The file is duplicated, so that the session can close it meanwhile; :meth:`close` closes the
     duplicate.  ``check`` is called in a thread when all has been read, before the last chunk is
@@ -33,7 +33,7 @@ class Body:
         check: Callable[[int], None],
     ) -> None:
         self._fd = os.dup(fd)
-        self._offsets = range(start, end, CHUNK) or range(start, start + 1)
+        self._offsets = range(start, end, CHUNK)
         self._end = end
         self._unquoter = Unquoter() if is_quoted else None
         self._run = run

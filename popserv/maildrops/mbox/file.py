@@ -25,10 +25,12 @@ from popserv.maildrops.mbox.index import (
 )
 from popserv.maildrops.mbox.locks import FileLock, FileLocked
 from popserv.maildrops.mbox.parser import Format, NotAnMbox, parse
+from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.mbox.rewriting import Edit, rewrite
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.unique_ids import unique_ids_to_write
 from popserv.maildrops.mbox.window import Window
+from popserv.maildrops.page_cache import CHUNK
 from popserv.maildrops.scans import Record, record_nothing
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.sizes import MakeDowngrader
@@ -98,10 +100,38 @@ class MboxFile:
         """Return whether the file is still the one of which there is an index."""
         return self.spool.identity() == self.index.identity and self.spool.is_at_path()
 
-    def refresh(self) -> None:
-        """Read the file again, which has changed.
+    def read(self, position: int) -> bytes | None:
+        """Return the octets of a message, by its position at login; None if it is large.
 
-        :raises NoSuchMessage: it was removed, and with it all messages.
+        :raises MessageChanged: it has changed, or the file since it was last read.
+        :raises NoSuchMessage: as :meth:`find`.
+        :raises OSError: the file cannot be read.
+        """
+        at = self.find(position)
+        index = self.index
+        start, end = index.starts[at], index.ends[at]
+        if end - start > CHUNK:
+            return None
+        fd = self.spool.fd
+        try:
+            text = os.pread(fd, end - start, start)
+        except OSError as error:
+            raise self.spool.problem(error) from error
+        if len(text) < end - start:
+            raise MessageChanged
+        self.check(fd, index, at)
+        if not self.format.is_quoted:
+            return text
+        unquoter = Unquoter()
+        return unquoter.feed(text) + unquoter.finish()
+
+    def refresh(self, position: int) -> bytes | None:
+        """Read the file again, which has changed, and then a message as :meth:`read` does.
+
+        A lock on the file keeps other programs from changing it in between.
+
+        :raises NoSuchMessage: as :meth:`find`, or the file was removed, and with it all messages.
+        :raises MessageChanged: the message has changed, or another program ignores the lock.
         :raises MaildropBusy: as :meth:`remove`.
         :raises FileLocked: another program has a lock on the file.
         :raises OSError: the file cannot be read.
@@ -112,6 +142,7 @@ class MboxFile:
             raise NoSuchMessage from None
         with self.spool.locked():
             self._update(self._read(self.index))
+            return self.read(position)
 
     def _update(self, index: Index) -> None:
         self.index = index

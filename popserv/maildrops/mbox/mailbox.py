@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -79,8 +80,9 @@ class MboxMailbox:
         """See IMailbox."""
         file = self._file
         try:
-            if not file.is_unchanged():
-                await self._retry(file.refresh)
+            text = await self._read(message.position)
+            if text is not None:
+                return [text]
             position = file.find(message.position)
         except MessageChanged:
             await self.discard_sizes()
@@ -98,6 +100,16 @@ class MboxMailbox:
             run=self._run,
             check=partial(file.check, index=index, position=position),
         )
+
+    async def _read(self, position: int) -> bytes | None:
+        """Return the octets of a message, although the file may have changed; None if large."""
+        file = self._file
+        if file.is_unchanged():
+            with suppress(MessageChanged):
+                unchanged: bytes | None = await self._run(file.read, position)
+                return unchanged
+        refreshed: bytes | None = await self._retry(file.refresh, position)
+        return refreshed
 
     async def discard_sizes(self) -> None:
         """See ISizeCache."""

@@ -181,10 +181,45 @@ class ReadingTests(MailboxCase):
             self.assertIn("message cannot be read", str(refused.exception))
         self.assertEqual(str(refused.exception.__cause__), f"{self.path}: I/O error")
         with self.session() as mailbox, failing(os, "pread", OSError(errno.EIO, "I/O error")):
-            chunks = result(mailbox.open(mailbox.messages[0]))
-            error = self.assertRaises(OSError, result, next(iter(chunks)))
-            chunks.close()
-        self.assertEqual(str(error), f"{self.path}: I/O error")
+            with self.assertRaises(MaildropUnavailable) as refused:
+                result(mailbox.open(mailbox.messages[0]))
+            self.assertIn("message cannot be read", str(refused.exception))
+        self.assertEqual(str(refused.exception.__cause__), f"{self.path}: I/O error")
+
+    def test_changed_before_reading(self):
+        """A file that is rewritten between the look at it and the reading is read again."""
+        real = MboxFile.read
+        moved = mbox_of(MESSAGES).split(b"From ann@")[3]
+        changes = [
+            lambda: self.rewrite(b"From ann@" + moved),
+            lambda: self.rewrite(mbox_of([MESSAGES[0], b"longer\n" * 99, MESSAGES[2]])),
+            lambda: self.replace(b"From ann@" + moved),
+        ]
+        for change in changes:
+            waiting = [change]
+
+            def read(file, position, waiting=waiting):
+                for each in waiting:
+                    waiting.remove(each)
+                    each()
+                return real(file, position)
+
+            with self.session() as mailbox, mock.patch.object(MboxFile, "read", read):
+                self.assertEqual(read_message(mailbox, 2), MESSAGES[2])
+            self.assertEqual(waiting, [])
+            self.write(mbox_of(MESSAGES))
+
+    def test_no_lock_respected(self):
+        """A message that changes while it is being read, in spite of the lock, is refused."""
+        real = os.pread
+
+        def pread(fd, octets, offset):
+            return real(fd, octets - 1, offset)
+
+        with self.session() as mailbox, mock.patch.object(module, "os") as patched:
+            patched.configure_mock(fstat=os.fstat, pread=pread)
+            with self.assertRaises(MessageChanged):
+                result(mailbox.open(mailbox.messages[0]))
 
     def test_read_cached(self):
         """The start of a message is read at once, unless it would have to wait."""
@@ -215,7 +250,8 @@ class LargeMessageTests(MailboxCase):
     def setUp(self):
         """Make the chunks small."""
         super().setUp()
-        self.patch(body, "CHUNK", 50)
+        for each in (body, module):
+            self.patch(each, "CHUNK", 50)
         self.write(mbox_of([MESSAGES[0], self.message]))
 
     def read_changing(self, change):
