@@ -76,7 +76,9 @@ def explain_file(error: OSError, descriptor: int, name: bytes = b"an open file")
 
 def _path_in(directory: int, name: object) -> str:
     path = path_of(directory)
-    return os.path.join(path, os.fsdecode(name)) if isinstance(name, bytes) else path
+    if isinstance(name, bytes):
+        return os.path.join(path, os.fsdecode(name))
+    return path or "an open directory"
 
 
 def path_of(descriptor: int) -> str:

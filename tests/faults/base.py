@@ -133,7 +133,7 @@ class Scenario:
         """
         after = self.as_told(told, self.bench.new_user())
         restore(contents, lambda path: self._renamed(path, after.user))
-        self.bench.age_dotlocks(all_of_them=True)
+        self.bench.age_dotlocks(of_mboxes=True)
         after.check(True)
 
     def _renamed(self, path, new):

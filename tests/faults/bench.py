@@ -13,7 +13,7 @@ from tests.soak.stores import STORES
 from tests.soak.stores.maildir import Maildir
 
 STALE_AGE = 300
-"""Seconds after which a dotlock is stale, in which a killed process has not written its ID."""
+"""Seconds after which any dotlock is stale."""
 
 
 def message(number, octets=0):
@@ -221,15 +221,14 @@ class Bench:
             if lmtp is not None:
                 lmtp.close()
 
-    def age_dotlocks(self, *, all_of_them=False):
-        """Let the time pass after which a dotlock is stale that has no process ID, or any.
+    def age_dotlocks(self, *, of_mboxes=False):
+        """Let the time pass after which the dotlocks of Dovecot's lists are stale.
 
-        That of Dovecot's list is stale after some time, whatever is in it.
+        Those of mbox files name their process, unless a power loss has taken that away.
         """
-        roots = (self.mail, *(each.root for each in self._sources.values()))
-        listed = [path for root in roots for path in root.glob("*/dovecot-uidlist.lock")]
-        for path in (*listed, *(path for root in roots for path in root.glob("*.lock"))):
-            if all_of_them or path in listed or not path.read_bytes():
+        patterns = ["*/dovecot-uidlist.lock", *(["*.lock"] if of_mboxes else [])]
+        for root in (self.mail, *(each.root for each in self._sources.values())):
+            for path in (path for pattern in patterns for path in root.glob(pattern)):
                 old = path.stat().st_mtime - STALE_AGE - 1
                 os.utime(path, (old, old))
 

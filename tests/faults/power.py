@@ -19,6 +19,9 @@ WROTE, TRUNCATED, RENAMED, LINKED, REMOVED, MADE_DIRECTORY, SYNCED, CREATED, TIM
 )
 """What a record tells, as in ``shim.c``."""
 
+_UNNAMED = " (deleted)"
+"""The end of the path that the system shows for a file of O_TMPFILE, also after it has a name."""
+
 PAGE = 4096
 """The octets that the system writes to a disk as a whole."""
 
@@ -164,6 +167,8 @@ class Disk:
         found = {}
         for path in sorted(names):
             file = names[path]
+            if path.endswith(_UNNAMED):
+                continue
             # What is in a directory that is not on disk is not there either.
             if path == self._root or os.path.dirname(path) in found:
                 found[path] = None if file is None else (octets(file), file.modified)

@@ -91,7 +91,12 @@ static size_t resolve(int dir, const char *name, char path[PATH_MAX])
 {
     char link[40];
     ssize_t length = 0;
+    int number;
 
+    if (name && sscanf(name, "/proc/self/fd/%d", &number) == 1) {
+        dir = number;
+        name = NULL;
+    }
     if (name && name[0] == '/') {
         snprintf(path, PATH_MAX, "%s", name);
         return strlen(path);
@@ -215,6 +220,10 @@ static int open_at(const char *function, int dir, const char *name, int flags, m
     }
     fd = (int)syscall(SYS_openat, dir, name, flags, mode);
     if (is_recorded) {
+        if ((flags & O_TMPFILE) == O_TMPFILE && fd >= 0) {
+            resolve(fd, NULL, path);
+            existed = 0;
+        }
         if (!existed)
             end(fd >= 0, CREATED, path, "", "", 0, 0);
         else
@@ -225,7 +234,7 @@ static int open_at(const char *function, int dir, const char *name, int flags, m
 
 #define MODE(flags) __extension__({ \
     mode_t mode = 0; \
-    if ((flags) & O_CREAT) { \
+    if ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE) { \
         va_list rest; \
         va_start(rest, flags); \
         mode = va_arg(rest, mode_t); \

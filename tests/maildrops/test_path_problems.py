@@ -199,3 +199,7 @@ class PathProblemsTests(SynchronousTestCase):
             with patch.object(os, "readlink", side_effect=FileNotFoundError):
                 self.assertEqual(str(explain_file(error, file.fileno(), b"x")), "x: broken")
                 self.assertEqual(str(explain_file(error, file.fileno())), "an open file: broken")
+                in_directory = explain_in_directory(error, file.fileno())
+                self.assertEqual(str(in_directory), "an open directory: broken")
+                in_directory = explain_in_directory(error, file.fileno(), b"x")
+                self.assertEqual(str(in_directory), "x: broken")

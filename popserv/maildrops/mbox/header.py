@@ -76,16 +76,15 @@ class Header:
         return None if field is None else int(field[1])
 
     def is_read(self) -> bool:
-        """Return whether Status has the flag R: a mail program has shown the message."""
-        field = _STATUS.search(self.text)
-        return field is not None and b"R" in field[1]
+        """Return whether a Status has the flag R: a mail program has shown the message."""
+        return any(b"R" in letters for letters in _STATUS.findall(self.text))
 
     def flags(self) -> Flags:
-        """Return the flags that Status and X-Status have."""
+        """Return the flags that all Status and X-Status have together, as Dovecot does."""
         flags = Flags.SEEN if self.is_read() else Flags.NONE
-        field = _X_STATUS.search(self.text)
+        letters = b"".join(_X_STATUS.findall(self.text))
         for flag, letter in _LETTERS.items():
-            if field is not None and letter in field[1]:
+            if letter in letters:
                 flags |= flag
         return flags
 

@@ -54,6 +54,9 @@ _LOCKF = {
 
 _SUFFIX = b".lock"
 
+# Where it is missing, a directory cannot be opened for writing.
+_UNNAMED: int = getattr(os, "O_TMPFILE", os.O_DIRECTORY)
+
 _CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """The errors with which a dotlock cannot be made, and fcntl has to be enough."""
 
@@ -141,10 +144,13 @@ class FileLock:
 
     def _unlock(self) -> None:
         """Close the dotlock, and release the lock of fcntl."""
+        self._close_dotlock()
+        self._set(fcntl.F_UNLCK)
+
+    def _close_dotlock(self) -> None:
         dotlock, self._dotlock = self._dotlock, None
         if dotlock is not None:
             close(dotlock)
-        self._set(fcntl.F_UNLCK)
 
     def touch(self) -> None:
         """Keep the dotlock from becoming stale; call it from time to time."""
@@ -162,13 +168,12 @@ class FileLock:
             fcntl.fcntl(self._fd, _SET_LOCK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
 
     def _create_dotlock(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             try:
-                fd = os.open(self._name, flags, 0o644, dir_fd=self._parent)
+                self._new_dotlock()
             except FileExistsError:
                 self._remove_stale_dotlock()
-                fd = os.open(self._name, flags, 0o644, dir_fd=self._parent)
+                self._new_dotlock()
         except FileExistsError as error:
             raise self._dotlocked() from error
         except OSError as error:
@@ -176,11 +181,35 @@ class FileLock:
                 raise
             _log_no_dotlock(path_of(self._parent), reason_of(error))
             return
-        self._dotlock = fd
         self._touched = time.monotonic()
+
+    def _new_dotlock(self) -> None:
+        if not self._link_dotlock():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._dotlock = os.open(self._name, flags, 0o644, dir_fd=self._parent)
+            self._write_process(self._dotlock)
+
+    def _link_dotlock(self) -> bool:
+        """Create the dotlock together with its contents; return whether that is possible.
+
+        If this process is killed, other programs need not wait until the dotlock is stale.
+        """
+        flags = os.O_WRONLY | _UNNAMED | os.O_CLOEXEC
+        try:
+            self._dotlock = os.open(b".", flags, 0o644, dir_fd=self._parent)
+            self._write_process(self._dotlock)
+            os.link(f"/proc/self/fd/{self._dotlock}", self._name, dst_dir_fd=self._parent)
+        except OSError as error:
+            self._close_dotlock()
+            if isinstance(error, FileExistsError):
+                raise
+            return False
+        return True
+
+    def _write_process(self, dotlock: int) -> None:
         # For the programs that look whether this process still exists; without it they wait.
         with suppress(OSError):
-            os.write(fd, b"%d\n" % os.getpid())
+            os.write(dotlock, b"%d\n" % os.getpid())
 
     def _remove_dotlock(self, dotlock: int) -> None:
         """Remove the dotlock, which is open, unless another program has replaced it."""

@@ -31,6 +31,8 @@ class HeaderTests(SynchronousTestCase):
         for field, is_read in (
             *((b"Status: R", True), (b"STATUS: RO", True), (b"Status: O", False)),
             *((b"X-Status: R", False), (b"Subject: R", False), (b"Status: O\r", False)),
+            # Several fields count together, as for Dovecot.
+            *((b"Status: O\nStatus: RO", True), (b"Status: RO\nStatus: O", True)),
         ):
             self.assertEqual(Header(b"A: b\n%b\nC: d\n\nStatus: R\n" % field).is_read(), is_read)
 
@@ -49,6 +51,8 @@ class HeaderTests(SynchronousTestCase):
                 header = Header(before + b"\n\nx")
                 self.assertEqual(header.with_flags(flags | Flags.FORWARDED), b"A: b\n" + fields)
             self.assertEqual(Header(b"A: b\n" + fields + b"\nX-Status: D\n").flags(), flags)
+        several = Header(b"Status: RO\nX-Status: F\nStatus: O\nX-Status: A\n")
+        self.assertEqual(several.flags(), Flags.SEEN | Flags.ANSWERED | Flags.FLAGGED)
         self.assertEqual(Header(b"X-STATUS: F\n\n").flags(), Flags.FLAGGED)
 
     def test_content_length(self):

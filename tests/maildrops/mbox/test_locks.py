@@ -159,12 +159,51 @@ class LockTests(SynchronousTestCase):
                 self.lock.acquire()
         self.assertTrue(os.path.islink(self.dotlock))
 
+    def test_complete(self):
+        """A dotlock has the process in it from its first moment on.
+
+        A server that is killed leaves none of which nobody knows whether it is stale.
+        """
+        events = []
+        real_write, real_link = os.write, os.link
+
+        def write(fd, octets):
+            events.append(os.listdir(self.root))
+            return real_write(fd, octets)
+
+        def link(*args, **kwargs):
+            real_link(*args, **kwargs)
+            with open(self.dotlock, "rb") as file:
+                events.append(file.read())
+
+        self.patch(os, "write", write)
+        self.patch(os, "link", link)
+        self.lock.acquire()
+        self.assertEqual(events, [["ann"], b"%d\n" % os.getpid()])
+        self.lock.release()
+        self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_not_linked(self):
+        """Where no file can be without a name, or cannot get one, the dotlock is created first."""
+        error = OSError(errno.EOPNOTSUPP, "not supported")
+        unnamed = failing(os, "open", error, lambda name, *_, **__: name == b".")
+        missing = failing(os, "link", FileNotFoundError(errno.ENOENT, "no /proc"))
+        for impossible in (unnamed, missing):
+            with impossible:
+                self.lock.acquire()
+                with open(self.dotlock, "rb") as file:
+                    self.assertEqual(file.read(), b"%d\n" % os.getpid())
+                with self.assertRaises(FileLocked):
+                    FileLock(self.fd, self.parent, b"ann").acquire()
+                self.lock.release()
+                self.assertEqual(os.listdir(self.root), ["ann"])
+
     def test_vanished(self):
         """A dotlock that vanishes while it is examined is no obstacle."""
         real = os.open
 
         def open_(name, flags, *args, **kwargs):
-            if not flags & os.O_CREAT:
+            if name == b"ann.lock" and not flags & os.O_CREAT:
                 os.unlink(self.dotlock)
             return real(name, flags, *args, **kwargs)
 
