@@ -74,7 +74,7 @@ class MboxFile:
             known = None
         with self.spool.locked() as lock:
             self._undo_append(lock)
-            return self._read(known, record)
+            return self._read(lock, known, record)
 
     def _undo_append(self, lock: FileLock) -> None:
         """Remove what an interrupted delivery has appended."""
@@ -86,9 +86,11 @@ class MboxFile:
             except OSError as error:
                 raise spool.problem(error) from error
 
-    def _read(self, known: Index | None, record: Record = record_nothing) -> Index:
+    def _read(self, lock: FileLock, known: Index | None, record: Record = record_nothing) -> Index:
         try:
-            return read_index(self.spool.fd, self.format, self.downgrader, known, record)
+            return read_index(
+                self.spool.fd, self.format, self.downgrader, known, record, lock.touch
+            )
         except NotAnMbox:
             raise self.spool.problem(
                 "is not an mbox file, it does not start with a From_ line"
@@ -119,7 +121,9 @@ class MboxFile:
             raise self.spool.problem(error) from error
         if len(text) < end - start:
             raise MessageChanged
-        self.check(fd, index, at)
+        # Octets of before and after a change might be as many as expected, and no message.
+        if Identity.of(os.fstat(fd)) != index.identity:
+            raise MessageChanged
         if not self.format.is_quoted:
             return text
         unquoter = Unquoter()
@@ -140,8 +144,8 @@ class MboxFile:
             self._replace()
         except FileNotFoundError:
             raise NoSuchMessage from None
-        with self.spool.locked():
-            self._update(self._read(self.index))
+        with self.spool.locked() as lock:
+            self._update(self._read(lock, self.index))
             return self.read(position)
 
     def _update(self, index: Index) -> None:
@@ -164,7 +168,7 @@ class MboxFile:
         return found
 
     def check(self, fd: int, index: Index, position: int) -> None:
-        """Check that an open file has a message where an index has it.
+        """Check that an open file has a message where an index has it, and as long as it was.
 
         :raises MessageChanged: it has not.
         """
@@ -173,7 +177,12 @@ class MboxFile:
             return
         try:
             entry = next(parse(Window(fd, identity.size), index.offsets[position], self.format))
-            is_same = entry.digest == index.marks[position][0]
+            # The fields that programs change are not in the digest.
+            is_same = (entry.digest, entry.start, entry.sizes.octets) == (
+                index.marks[position][0],
+                index.starts[position],
+                index.messages.octets[position],
+            )
         except (NotAnMbox, StopIteration, OSError):
             is_same = False
         if not is_same:
@@ -191,7 +200,7 @@ class MboxFile:
         except FileNotFoundError:
             return
         with self.spool.locked() as lock:
-            index = self._current()
+            index = self._current(lock)
             removed = find_removable(self.at_login, index, positions)
             if removed:
                 self._remove(lock, index, removed)
@@ -208,7 +217,7 @@ class MboxFile:
         except FileNotFoundError:
             return
         with self.spool.locked() as lock:
-            index = self._current()
+            index = self._current(lock)
             found = find_messages(self.at_login, index, positions).values()
             unread = [at for at in found if not index.read[at]]
             edits = [self._edit(index, at, Header.status_edit) for at in unread]
@@ -239,8 +248,8 @@ class MboxFile:
         :raises OSError: the file cannot be read.
         """
         self._replace()
-        with self.spool.locked():
-            index = self._current()
+        with self.spool.locked() as lock:
+            index = self._current(lock)
             found = find_messages(self.at_login, index, range(len(self.at_login.marks)))
             return [
                 details_at(self.spool.fd, index, found[at]) if at in found else NO_DETAILS
@@ -258,12 +267,12 @@ class MboxFile:
             self.spool.close()
             self.spool = spool
 
-    def _current(self) -> Index:
+    def _current(self, lock: FileLock) -> Index:
         """Return the index of the locked file, read whole if it may have changed in any way."""
         index = self.index
         if index.is_settled and index.is_whole and index.identity == self.spool.identity():
             return index
-        self._update(self._read(None))
+        self._update(self._read(lock, None))
         return self.index
 
     def _remove(self, lock: FileLock, index: Index, removed: Sequence[int]) -> None:

@@ -8,35 +8,30 @@ from __future__ import annotations
 import errno
 from typing import BinaryIO
 
-from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.appending import Batch, has_journal, undo_append
 from popserv.maildrops.mbox.locks import FileLock
 from popserv.maildrops.mbox.parser import Format
-from popserv.maildrops.mbox.spool import MAX_OPENS, Spool, create_file
+from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.mbox.stored_form import new_form
 
 
 def deliver(layout: Layout, user: bytes, mbox_format: Format, message: BinaryIO) -> None:
     """Append a message to a user's file, which is created if there is none, in a thread.
 
-    :raises popserv.maildrops.mbox.locks.FileLocked: another program has a lock on the file.
+    :raises popserv.maildrops.mbox.locks.FileLocked: another program has a lock on the file, or
+        has put another one in its place.
     :raises popserv.errors.DeliveryRefused: a file of this format cannot keep the message.
     :raises ValueError: the name of the user is not allowed.
     :raises OSError: it cannot be appended.
     """
-    for _ in range(MAX_OPENS):
-        create_file(layout, user)
-        spool = Spool.open_shared(layout, user)
-        try:
-            with spool.locked() as lock:
-                # Another program may have put another file in its place.
-                if spool.is_at_path():
-                    _append(spool, lock, mbox_format, message)
-                    return
-        finally:
-            spool.close()
-    raise MaildropBusy
+    create_file(layout, user)
+    spool = Spool.open_shared(layout, user)
+    try:
+        with spool.locked() as lock:
+            _append(spool, lock, mbox_format, message)
+    finally:
+        spool.close()
 
 
 def _append(spool: Spool, lock: FileLock, mbox_format: Format, message: BinaryIO) -> None:

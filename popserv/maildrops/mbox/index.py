@@ -10,7 +10,7 @@ import os
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from operator import sub
 from typing import NamedTuple
@@ -108,10 +108,12 @@ def read_index(
     downgrader: MakeDowngrader | None,
     known: Index | None = None,
     record: Record = record_nothing,
+    touch: Callable[[], object] = lambda: None,
 ) -> Index:
     """Return the index of an open and locked file.
 
     ``known`` is an earlier index.  If the file has only grown since, what was appended is read.
+    ``touch`` is called from time to time.
 
     Waits for the disk: call it in a thread.
 
@@ -120,7 +122,7 @@ def read_index(
     """
     identity = Identity.of(os.fstat(fd))
     is_settled = identity.is_settled()
-    window = Window(fd, identity.size)
+    window = Window(fd, identity.size, touch)
     if known is not None and known.marks and known.identity.may_have_grown_to(identity):
         # What was appended may belong to the message that was the last one.
         last = len(known.marks) - 1

@@ -61,6 +61,10 @@ _CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ED
 """The errors with which a dotlock cannot be made, and fcntl has to be enough."""
 
 
+# The dotlocks of this process, by device and inode number.
+_held: set[tuple[int, int] | None] = set()
+
+
 class FileLocked(Exception):
     """Another program has a lock on the file; the text names that."""
 
@@ -107,6 +111,7 @@ class FileLock:
         self._name = name + _SUFFIX
         # The dotlock is open: whatever is at its path, its own times can be changed.
         self._dotlock: int | None = None
+        self._identity: tuple[int, int] | None = None
         self._touched = 0.0
 
     def acquire(self) -> None:
@@ -150,6 +155,8 @@ class FileLock:
     def _close_dotlock(self) -> None:
         dotlock, self._dotlock = self._dotlock, None
         if dotlock is not None:
+            _held.discard(self._identity)
+            self._identity = None
             close(dotlock)
 
     def touch(self) -> None:
@@ -179,7 +186,7 @@ class FileLock:
         except OSError as error:
             if error.errno not in _CANNOT_CREATE:
                 raise
-            _log_no_dotlock(path_of(self._parent), reason_of(error))
+            _log_no_dotlock(path_of(self._parent) or "an open directory", reason_of(error))
             return
         self._touched = time.monotonic()
 
@@ -198,7 +205,12 @@ class FileLock:
         try:
             self._dotlock = os.open(b".", flags, 0o644, dir_fd=self._parent)
             self._write_process(self._dotlock)
-            os.link(f"/proc/self/fd/{self._dotlock}", self._name, dst_dir_fd=self._parent)
+            os.link(
+                f"/proc/self/fd/{self._dotlock}",
+                self._name,
+                dst_dir_fd=self._parent,
+                follow_symlinks=True,
+            )
         except OSError as error:
             self._close_dotlock()
             if isinstance(error, FileExistsError):
@@ -209,6 +221,8 @@ class FileLock:
     def _write_process(self, dotlock: int) -> None:
         # For the programs that look whether this process still exists; without it they wait.
         with suppress(OSError):
+            self._identity = _identity(os.fstat(dotlock))
+            _held.add(self._identity)
             os.write(dotlock, b"%d\n" % os.getpid())
 
     def _remove_dotlock(self, dotlock: int) -> None:
@@ -243,7 +257,7 @@ class FileLock:
             raise self._dotlocked() from error
         finally:
             close(fd)
-        if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process)):
+        if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process, status)):
             raise self._dotlocked()
         with suppress(FileNotFoundError):
             now = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
@@ -269,10 +283,17 @@ def _log_no_dotlock(directory: str, reason: str) -> None:
     )
 
 
-def _has_ended(process: bytes) -> bool:
-    """Return whether a dotlock names a process that does not exist."""
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _has_ended(process: bytes, dotlock: os.stat_result) -> bool:
+    """Return whether the process that a dotlock names does not exist."""
     if not process.isdigit() or not 0 < int(process) < 1 << 31:
         return False
+    if int(process) == os.getpid():
+        # In a container, a server has the number of the one before it.
+        return _identity(dotlock) not in _held
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

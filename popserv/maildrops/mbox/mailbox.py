@@ -82,7 +82,7 @@ class MboxMailbox:
         try:
             text = await self._read(message.position)
             if text is not None:
-                return [text]
+                return (text,)
             position = file.find(message.position)
         except MessageChanged:
             await self.discard_sizes()
@@ -105,6 +105,8 @@ class MboxMailbox:
         """Return the octets of a message, although the file may have changed; None if large."""
         file = self._file
         if file.is_unchanged():
+            # A message that has changed is not read again at each command.
+            file.find(position)
             with suppress(MessageChanged):
                 unchanged: bytes | None = await self._run(file.read, position)
                 return unchanged

@@ -23,7 +23,7 @@ import errno
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 CHUNK = 1 << 20
 """The maximum octets of one read or write."""
@@ -39,6 +39,9 @@ _NOTICE = (
     b"after this one are copies of earlier ones; some of those may be damaged.\n"
 )
 _NOTICE_END = b"\n\n"
+
+
+_Result = TypeVar("_Result")
 
 
 class Edit(NamedTuple):
@@ -164,22 +167,42 @@ def _write_pieces(
 
 
 def _cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
-    """Cut the file, in which ``written`` octets are known; what was appended to them is moved."""
+    """Cut the file, in which ``written`` octets are known; what was appended to them is moved.
+
+    Half of it would leave what is no message after the last one, so each step is tried twice.
+    """
     appended = max(0, os.fstat(fd).st_size - written)
-    _copy(fd, written, written + appended, end, touch)
-    os.ftruncate(fd, end + appended)
+    _copy(fd, written, written + appended, end, touch, twice=True)
+    _try(os.ftruncate, fd, end + appended, twice=True)
 
 
-def _copy(fd: int, start: int, end: int, to: int, touch: Callable[[], None]) -> None:
+def _copy(
+    fd: int, start: int, end: int, to: int, touch: Callable[[], None], *, twice: bool = False
+) -> None:
     """Copy octets within a file."""
     while start < end:
         touch()
-        chunk = os.pread(fd, min(CHUNK, end - start), start)
-        if not chunk:
-            raise OSError(errno.ESTALE, "another program has truncated it")
-        write_at(fd, chunk, to)
-        start += len(chunk)
-        to += len(chunk)
+        octets = _try(_copy_once, fd, start, min(CHUNK, end - start), to, twice=twice)
+        start += octets
+        to += octets
+
+
+def _copy_once(fd: int, start: int, octets: int, to: int) -> int:
+    chunk = os.pread(fd, octets, start)
+    if not chunk:
+        raise OSError(errno.ESTALE, "another program has truncated it")
+    write_at(fd, chunk, to)
+    return len(chunk)
+
+
+def _try(function: Callable[..., _Result], *args: int, twice: bool) -> _Result:
+    """Call a function; if it fails, once more, if permitted."""
+    try:
+        return function(*args)
+    except OSError:
+        if not twice:
+            raise
+        return function(*args)
 
 
 def read_at(fd: int, octets: int, offset: int) -> bytes:

@@ -13,7 +13,7 @@ from pwd import getpwnam
 from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
-from popserv.maildrops.mbox.locks import FileLock
+from popserv.maildrops.mbox.locks import FileLock, FileLocked
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
@@ -26,7 +26,7 @@ _NO_ATIME = getattr(os, "O_NOATIME", 0)
 _ATTEMPTS = (os.O_RDWR | _NO_ATIME, os.O_RDWR, os.O_RDONLY | _NO_ATIME, os.O_RDONLY)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
 
-MAX_OPENS = 5
+_MAX_OPENS = 5
 """The maximum number of attempts to open a file that other programs keep replacing."""
 
 
@@ -58,7 +58,7 @@ class Spool:
         :raises OSError: it cannot be opened, or is not a regular file with one name.
         :raises MaildropBusy: another session has it.
         """
-        for _ in range(MAX_OPENS):
+        for _ in range(_MAX_OPENS):
             spool = cls.open_shared(layout, user)
             try:
                 spool._lock()
@@ -126,12 +126,14 @@ class Spool:
     def locked(self) -> Iterator[FileLock]:
         """Lock the file against programs that deliver or read mail.
 
-        :raises FileLocked: such a program has a lock.
+        :raises FileLocked: such a program has a lock, or has put another file in its place.
         :raises OSError: the file cannot be locked.
         """
         lock = FileLock(self.fd, self.parent, self.name)
         lock.acquire()
         try:
+            if not self.is_at_path():
+                raise FileLocked(f"another program has replaced {self.path}")
             yield lock
         finally:
             lock.release()

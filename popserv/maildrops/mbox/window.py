@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 BLOCK = 1 << 20
 """The octets of the block; no single read returns more."""
@@ -12,11 +13,12 @@ BLOCK = 1 << 20
 class Window:
     """Reads a file of ``size`` octets by offsets that mostly increase.
 
-    ``octets_read`` counts what was read from the file.
+    ``octets_read`` counts what was read from the file, and ``touch`` is called for each block.
     """
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, touch: Callable[[], object] = lambda: None) -> None:
         self.size = size
+        self._touch = touch
         self.octets_read = 0
         self._fd = fd
         self._block = b""
@@ -53,6 +55,7 @@ class Window:
             self._load(offset)
 
     def _load(self, offset: int) -> None:
+        self._touch()
         octets = min(BLOCK, max(0, self.size - offset))
         self._block = os.pread(self._fd, octets, offset)
         self._offset = offset

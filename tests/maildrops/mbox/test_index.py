@@ -27,8 +27,8 @@ class IndexTests(MboxCase):
         windows = []
 
         class Counted(Window):
-            def __init__(self, fd, size):
-                super().__init__(fd, size)
+            def __init__(self, *args):
+                super().__init__(*args)
                 windows.append(self)
 
         fd = os.open(self.path, os.O_RDONLY)

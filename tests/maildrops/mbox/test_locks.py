@@ -111,7 +111,7 @@ class LockTests(SynchronousTestCase):
     def test_dotlock_taken(self):
         """If there is a dotlock, the lock of fcntl is released again, and the dotlock stays."""
         for contents in (
-            *(b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19),
+            *(b"%d\n" % os.getppid(), b"", b"0", b"1", b"x", b"9" * 19),
             # Invalid process numbers, and text that is no number.
             *(b"%d" % (1 << 31), b"-1", b"%dX" % ((1 << 31) - 1)),
         ):
@@ -129,6 +129,8 @@ class LockTests(SynchronousTestCase):
         for contents, age in (
             *((b"%d\n" % process.pid, 0), (b"\0 %d" % ((1 << 31) - 1), 0)),
             *((b"", 301), (b"0", 301), (b"1", 301)),
+            # In a container, the server before this one may have had the same number.
+            (b"%d\n" % os.getpid(), 0),
         ):
             self.write_dotlock(contents, age)
             observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
@@ -158,6 +160,25 @@ class LockTests(SynchronousTestCase):
             with mock.patch.object(os, "stat", stat), self.assertRaises(FileLocked):
                 self.lock.acquire()
         self.assertTrue(os.path.islink(self.dotlock))
+
+    def test_other_session_of_replaced(self):
+        """A dotlock of this process is not stale, although another session's file is new."""
+        self.lock.acquire()
+        os.rename(self.path, self.path + ".old")
+        with open(self.path, "wb"):
+            pass
+        fd = os.open(self.path, os.O_RDWR)
+        other = FileLock(fd, self.parent, b"ann")
+        with self.assertRaises(FileLocked):
+            other.acquire()
+        self.lock.release()
+        other.acquire()
+        with self.assertRaises(FileLocked):
+            self.lock.acquire()
+        other.release()
+        self.lock.acquire()
+        self.lock.release()
+        os.close(fd)
 
     def test_complete(self):
         """A dotlock has the process in it from its first moment on.

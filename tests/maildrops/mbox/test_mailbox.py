@@ -24,6 +24,7 @@ from popserv.maildrops.mbox import file as module
 from popserv.maildrops.mbox import mailbox as mailbox_module
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.header import MAX_HEADER
+from popserv.maildrops.mbox.locks import FileLock
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import failing, read_message, result, use_python
 from tests.maildrops.mbox.harness import FROM_LINE, INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
@@ -209,6 +210,51 @@ class ReadingTests(MailboxCase):
             self.assertEqual(waiting, [])
             self.write(mbox_of(MESSAGES))
 
+    def test_replaced_before_lock(self):
+        """A file that was replaced just before it is locked is not the one that is changed."""
+        real = FileLock.acquire
+        waiting = []
+
+        def acquire(lock):
+            for each in waiting:
+                waiting.remove(each)
+                self.replace(self.contents() + stored(b"new\n", 9))
+            real(lock)
+
+        self.patch(FileLock, "acquire", acquire)
+        with self.session() as mailbox:
+            waiting.append(1)
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertEqual(self.read_all(), [MESSAGES[2], b"new\n"])
+        waiting.append(1)
+        self.restart()
+        self.assertEqual(self.read_all(), [MESSAGES[2], b"new\n", b"new\n"])
+
+    def test_header_grown(self):
+        """If a program adds a field, what was read is not taken for the message.
+
+        The octets are as many as expected, although the end of the message is missing.
+        """
+        message = b"Subject: x\n\nwhole\n0123456789\n"
+        other = b"Status: RO\n" + message
+        self.write(mbox_of([message]))
+        grown = mbox_of([other])
+        self.assertEqual(naive_octets(message), naive_octets(other[: len(message)]))
+        real = os.pread
+
+        def pread(*args):
+            if self.contents() != grown:
+                self.rewrite(grown)
+            return real(*args)
+
+        with self.session() as mailbox, mock.patch.object(os, "pread", pread):
+            with self.assertRaises(MessageChanged):
+                read_message(mailbox, 0)
+            # What has changed for certain does not make it read the file again.
+            self.patch(module, "read_index", None)
+            with self.assertRaises(MessageChanged):
+                read_message(mailbox, 0)
+
     def test_no_lock_respected(self):
         """A message that changes while it is being read, in spite of the lock, is refused."""
         real = os.pread
@@ -295,6 +341,17 @@ class LargeMessageTests(MailboxCase):
             self.assertRaises(MessageChanged),
         ):
             result(next(iter(opened)))
+
+    def test_header_grown(self):
+        """If a program adds a field while a message is sent, it is not sent to its end."""
+        field = b"Status: RO\n"
+        grown = mbox_of([MESSAGES[0], field + self.contents_of_last()])
+        with self.assertRaises(MessageChanged):
+            self.read_changing(lambda: self.rewrite(grown))
+
+    def contents_of_last(self):
+        """Return the last message as it is stored."""
+        return self.contents().rpartition(b"\nFrom ")[2].partition(b"\n")[2][:-1]
 
     def test_changed(self):
         """If the file is rewritten while a message is sent, it is not sent to its end."""

@@ -201,6 +201,10 @@ class RewritingTests(SynchronousTestCase):
 
     @given(cases(), st.integers(0, 4), st.integers(1, 20), st.integers(0, 12))
     @example(([message(0, 1), message(1, 1)], {0}, {}), 0, 3, 1000)
+    @example(
+        ([*(b"Subject: %d\n\n" % n for n in range(5)), message(5, 3), message(6, 2)], {5}, {}),
+        *(0, 1, 12),
+    )
     def test_appended_without_a_lock(self, case, number, size, failed):
         """What a program without locks appends while the file is rewritten is kept."""
         _, run, expected = self.prepare(case)

@@ -50,6 +50,17 @@ class WindowTests(SynchronousTestCase):
                 file.read(len(text) - 1, 1)
                 self.assertEqual(file.find(b"bcd", 0), at)
 
+    def test_touched(self):
+        """Something is called for each block, such as what keeps a lock."""
+        touched = []
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"x" * (2 * window.BLOCK + 1))
+        with open(path, "rb") as file:
+            reader = Window(file.fileno(), 2 * window.BLOCK + 1, lambda: touched.append(1))
+            self.assertEqual(reader.find(b"y", 0), -1)
+        self.assertEqual(len(touched), 3)
+
     def test_read_once(self):
         """If the offsets increase, each octet is read from the file once."""
         self.patch(window, "BLOCK", 10)
