@@ -104,7 +104,14 @@ def explain_directory(path: str) -> str | None:
         return f"{path}: {reason_of(error)}"
     if not stat.S_ISDIR(status.st_mode):
         return f"{path} {_describe(status)}"
-    return None if can_search(path) else _explain_search(path)
+    try:
+        # Unlike access(2) for Python, this says why it cannot be searched.
+        os.stat(os.path.join(path, "."))
+    except PermissionError:
+        return _explain_search(path)
+    except OSError as error:
+        return f"{path}: {reason_of(error)}"
+    return None
 
 
 def _explain_below_root(path: str, *, is_maildrop: bool) -> str | None:

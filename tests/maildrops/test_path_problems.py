@@ -86,6 +86,18 @@ class PathProblemsTests(SynchronousTestCase):
             self.assertEqual(explain_directory(self.path("a", "b")), text)
             self.assertEqual(explain_directory(self.path("a")), text)
 
+    def test_faulty_directory(self):
+        """A directory that cannot be searched because of a fault is no matter of permissions."""
+        real = os.stat
+
+        def stat(path, *arguments):
+            if path.endswith("/."):
+                raise OSError(errno.EIO, "broken")
+            return real(path, *arguments)
+
+        with patch.object(os, "stat", stat):
+            self.assertEqual(explain_directory(self.root), f"{self.root}: broken")
+
     def test_not_readable(self):
         """A maildrop that cannot be read is named, with its owner and mode."""
         os.makedirs(self.path("joe"))
