@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peers import PASSWORD, TIMEOUT, MeasurementError
 from sql_servers import SQLServer
-from workloads import FirstSession, Run, Steady, Workload
+from workloads import FirstSession, Run, Steady, Workload, summarize
 
 DELIVER = """
 import io, sys, time
@@ -102,6 +102,30 @@ class Client:
 
 
 @dataclass
+class Logins(Workload):
+    """Logins, STAT and QUIT of users in turn, whose maildrops are known from an earlier session."""
+
+    users: int = 1000
+    messages: int = 10
+    clients: int = 4
+    estimate = 2.0
+
+    def prepare(self, bench, peer):
+        """See Workload."""
+        for number in range(self.users):
+            bench.fill(peer, f"turn{number}", "small", self.messages)
+
+    def measure(self, bench, peer):
+        """See Workload."""
+        calls = self.users // self.clients
+        options = ("--clients", self.clients, "--calls", calls, "--messages", self.messages)
+        for _ in range(2):
+            with bench.load(peer, "login", "turn#", *options, "--rotate") as load:
+                result, cpu = peer.measure_cpu(load.run)
+        return summarize([result], cpu)
+
+
+@dataclass
 class Removal(Workload):
     """QUIT of a session that has marked all messages; each run has another user."""
 
@@ -160,7 +184,7 @@ def workloads(*, tiny=False):
     usual = {"kind": "retr", "mail": "usual", "messages": scaled(1000)}
     poll = {"kind": "poll", "distinct": 1000}
     return [
-        Steady("login", "login, STAT and QUIT", kind="login", clients=4, warm_up=3),
+        Logins("login", "login, STAT and QUIT", users=4 if tiny else 1000),
         Steady("poll-500", "poll of 500", messages=scaled(500), clients=4, **poll),
         Steady("poll-100000", "poll of 100,000", messages=many, **poll),
         FirstSession("first-100000", "first session of 100,000", messages=many),

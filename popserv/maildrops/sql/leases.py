@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from popserv.database.errors import OutcomeUnknown
@@ -17,7 +18,6 @@ from popserv.maildrops.sql.statements import (
     CREATE_WITH_LEASE,
     LOGIN_DELAY,
     RELEASE_BY_NAME,
-    RELEASE_LEASE,
     RELEASE_LEASES,
     RENEW_LEASES,
     TAKE_LEASE,
@@ -27,6 +27,12 @@ _log = Logger()
 
 _RENEWALS = 3
 """How often a lease is renewed before it would expire."""
+
+GATHERING_TIME = 0.02
+"""The seconds in which sessions end whose leases are released by one statement."""
+
+BUSY_PAUSE = 0.1
+"""The seconds after which a login tries again: the session may have ended on another host."""
 
 
 class Execute(Protocol):
@@ -40,11 +46,12 @@ class Execute(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """The lock of a maildrop, by the id of its row.
+    """The lock of a user's maildrop, by the id of its row.
 
     ``since`` is the time of the clock before the statement that has taken or renewed it.
     """
 
+    name: bytes
     maildrop: int
     token: UUID
     since: float
@@ -60,8 +67,20 @@ class Found(NamedTuple):
     last: int
 
 
+class _Ended:
+    """Leases of sessions that have ended, to be released together."""
+
+    def __init__(self, timer: IDelayedCall) -> None:
+        self.timer = timer
+        self.leases: list[Lease] = []
+        self.released: Deferred[None] = Deferred()
+
+
 class Leases:
     """The leases of the sessions of a process, which last ``seconds`` and are renewed before.
+
+    Those of sessions that have ended are released together, after GATHERING_TIME.  Until then, a
+    login of the same user on this host releases them at once, and one on another host waits.
 
     ``reactor`` provides IReactorTime.  Nothing but the database's clock decides when a lease has
     expired.
@@ -74,6 +93,9 @@ class Leases:
         self._held: set[Lease] = set()
         self._timer: IDelayedCall | None = None
         self._pending: set[Deferred[Any]] = set()
+        # What is gathered now, and by the names of users also what is being released.
+        self._gathered: _Ended | None = None
+        self._ended: dict[bytes, _Ended] = {}
         self._is_stopped = False
         # How many are being taken, and what waits for them.
         self._taking = 0
@@ -105,6 +127,21 @@ class Leases:
                 stopping.callback(None)
 
     async def _take(self, name: bytes, delay: int) -> Found:
+        if name in self._ended:
+            await self._release_ended(self._ended[name])
+        found = await self._try(name, delay)
+        if found is None:
+            await deferLater(self._reactor, BUSY_PAUSE)
+            found = await self._try(name, delay)
+        if found is None:
+            raise MaildropBusy
+        self._held.add(found.lease)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
+        return found
+
+    async def _try(self, name: bytes, delay: int) -> Found | None:
+        """Lock the maildrop of a user; return None if another session has it."""
         token = uuid4()
         parameters = (name, token, self._seconds, delay)
         since = self._reactor.seconds()
@@ -119,13 +156,9 @@ class Leases:
         if not rows:
             for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
                 raise LoginTooSoon(seconds)
-            raise MaildropBusy
+            return None
         maildrop, state, epoch, last, _ = rows[0]
-        lease = Lease(maildrop, token, since)
-        self._held.add(lease)
-        if self._timer is None:
-            self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
-        return Found(lease, state, epoch, last)
+        return Found(Lease(name, maildrop, token, since), state, epoch, last)
 
     def __len__(self) -> int:
         """Return how many are held."""
@@ -135,16 +168,40 @@ class Leases:
         """Return whether no other session can have had the maildrop since a lease was taken."""
         return bool(self._reactor.seconds() - lease.since < self._seconds)
 
-    async def release(self, lease: Lease) -> None:
-        """Release a lock; if the database does not answer, it expires."""
+    def release(self, lease: Lease) -> None:
+        """Release a lock soon; if the database does not answer, it expires."""
         # When the process stops, all are released at once.
-        if lease in self._held:
-            self._held.remove(lease)
-            await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
+        if lease not in self._held:
+            return
+        self._held.remove(lease)
+        ended = self._gathered
+        if ended is None:
+            timer = self._reactor.callLater(GATHERING_TIME, self._release_gathered)
+            self._gathered = ended = _Ended(timer)
+        ended.leases.append(lease)
+        self._ended[lease.name] = ended
 
-    def release_later(self, lease: Lease) -> None:
-        """Release a lock, and do not wait for it."""
-        self._in_background(self.release(lease))
+    def _release_gathered(self) -> None:
+        ended, self._gathered = self._gathered, None
+        if ended is not None:
+            if ended.timer.active():
+                ended.timer.cancel()
+            self._in_background(self._release(ended))
+
+    async def _release(self, ended: _Ended) -> None:
+        try:
+            await self._end(RELEASE_LEASES, _columns(ended.leases))
+        finally:
+            for lease in ended.leases:
+                if self._ended.get(lease.name) is ended:
+                    del self._ended[lease.name]
+            ended.released.callback(None)
+
+    async def _release_ended(self, ended: _Ended) -> None:
+        """Release at once what a user who logs in has left, and wait for it."""
+        if ended is self._gathered:
+            self._release_gathered()
+        await ended.released
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -155,9 +212,9 @@ class Leases:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        held, self._held = self._held, set()
-        if held:
-            await self._end(RELEASE_LEASES, _columns(held))
+        for lease in list(self._held):
+            self.release(lease)
+        self._release_gathered()
         await gatherResults(list(self._pending))
 
     def _renew(self) -> None:

@@ -123,7 +123,7 @@ class SQLMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
-        await self._leases.release(self._lease)
+        self._leases.release(self._lease)
 
 
 @implementer(IReadOnlyMailbox)

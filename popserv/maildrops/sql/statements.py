@@ -66,12 +66,6 @@ RETURNING set_config('synchronous_commit', 'off', true)
 """
 """Parameters: ids of maildrops, tokens."""
 
-RELEASE_LEASE = """
-UPDATE maildrop SET holder = NULL, expires = NULL WHERE id = $1::bigint AND holder = $2::uuid
-RETURNING set_config('synchronous_commit', 'off', true)
-"""
-"""Parameters: id of a maildrop, token."""
-
 RELEASE_BY_NAME = """
 UPDATE maildrop SET holder = NULL, expires = NULL WHERE name = $1::bytea AND holder = $2::uuid
 RETURNING set_config('synchronous_commit', 'off', true)

@@ -252,12 +252,8 @@ class SQLMaildrops:
             index = await self._index(user, found)
             if since is not None:
                 index = await self._select_recent(index, found, since)
-        except TryLater:
-            # The database does not answer, and the client has waited long.
-            self._leases.release_later(found.lease)
-            raise
         except BaseException:
-            await self._leases.release(found.lease)
+            self._leases.release(found.lease)
             raise
         grace = self._database.config.grace
         objects = self._objects.store if self._objects else None

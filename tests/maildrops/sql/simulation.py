@@ -11,12 +11,15 @@ from functools import partial
 
 from psycopg import RawCursor
 from psycopg.types.numeric import Int8BinaryDumper
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from popserv.core.user_settings import NO_SETTINGS
 from popserv.database import DatabaseConfig, DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed, TryLater
 from popserv.maildrops.sql import statements
+from popserv.maildrops.sql.leases import BUSY_PAUSE, GATHERING_TIME
 from popserv.maildrops.sql.store import SQLMaildrops
 from popserv.testing import read_all
 from tests.maildrops.maildir.harness import result
@@ -101,6 +104,8 @@ class Simulation:
         self._bodies = {}
         # The tokens of the sessions that had the maildrop, in their order.
         self._holders = []
+        # Front ends, the number of states before, and the outcomes.
+        self._logins = []
         # What the maildrop has had, in order: ids and octets.
         self._states = [()]
         self._saved = None
@@ -122,6 +127,7 @@ class Simulation:
             *(self._quit,) * 5,
             *(self._disconnect,) * 2,
             *(self._renew,) * 2,
+            *(self._release,) * 3,
             *(self._expire,) * 2,
             *(self._execute_late,) * 3,
             *(self._save,) * 2,
@@ -129,6 +135,7 @@ class Simulation:
             self._crash,
         )
         self.random.choice(actions)()
+        self._end_logins()
 
     def interfere(self):
         """Let something happen between two statements, perhaps."""
@@ -221,24 +228,40 @@ class Simulation:
                 raise Violation("a message was acknowledged, and is not there")
 
     def _log_in(self):
+        """Log in; in the pause before another attempt anything may happen."""
         front_end = self.random.choice(self._front_ends)
         first = len(self._states) - 1
-        try:
-            mailbox = result(front_end.store.open_maildrop(USER))
-        except MaildropBusy:
-            self._count("in use")
-        except TryLater:
-            self._count("login failed")
-        else:
+        login = Deferred.fromCoroutine(front_end.store.open_maildrop(USER))
+        login.addBoth(lambda outcome: self._logins.append((front_end, first, outcome)))
+        if not login.called:
+            self._count("paused")
+            self.interfere()
+            others = [each for each in self._front_ends if each is not front_end]
+            for each in (*others, front_end):
+                each.clock.advance(BUSY_PAUSE)
+        self._end_logins()
+
+    def _end_logins(self):
+        """Check the logins that have ended; one may wait for a statement that is under way."""
+        while self._logins:
+            self._end_login(*self._logins.pop())
+
+    def _end_login(self, front_end, first, outcome):
+        if not isinstance(outcome, Failure):
             self._count("login")
-            shown = [*zip(mailbox.messages.uids, mailbox.messages.octets, strict=True)]
+            shown = [*zip(outcome.messages.uids, outcome.messages.octets, strict=True)]
             possible = [
                 [(id_.hex.encode(), octets) for id_, octets in state]
                 for state in self._states[first:]
             ]
             if shown not in possible:
                 raise Violation(f"shows {shown}, and there was {possible}")
-            front_end.sessions.append(mailbox)
+            front_end.sessions.append(outcome)
+        elif outcome.check(MaildropBusy):
+            self._count("in use")
+        else:
+            outcome.trap(TryLater)
+            self._count("login failed")
 
     def _read(self):
         found = self._session()
@@ -279,6 +302,9 @@ class Simulation:
             front_end, mailbox = found
             front_end.sessions.remove(mailbox)
             result(mailbox.release())
+
+    def _release(self):
+        self.random.choice(self._front_ends).clock.advance(GATHERING_TIME)
 
     def _renew(self):
         self.random.choice(self._front_ends).clock.advance(10)

@@ -7,8 +7,9 @@ from twisted.logger import globalLogPublisher
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import statements
+from popserv.maildrops.sql.leases import BUSY_PAUSE, GATHERING_TIME
 from popserv.testing import read_all
-from tests.maildrops.sql.harness import SQLCase, losing, raising
+from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
 
 class LeaseTests(SQLCase):
@@ -42,26 +43,104 @@ class LeaseTests(SQLCase):
         for pending in list(self.store._leases._pending):
             await pending
 
+    async def end(self, mailbox):
+        """End a session of the first store, and wait until its lock is released."""
+        await mailbox.release()
+        await self.renew(GATHERING_TIME)
+
+    async def assert_busy(self, attempt):
+        """Check that a login of the first store finds another session, after its pause."""
+        refused = self.assertFailure(Deferred.fromCoroutine(attempt), MaildropBusy)
+        await wait_for(lambda: self.is_pausing, "the pause of a login")
+        self.clock.advance(BUSY_PAUSE)
+        await refused
+
+    @property
+    def is_pausing(self):
+        """Whether a login of the first store waits before it tries again."""
+        return any(
+            call.getTime() == self.clock.seconds() + BUSY_PAUSE
+            for call in self.clock.getDelayedCalls()
+        )
+
     async def test_statements(self):
         """A login into a maildrop that has not changed is one statement, and so is its end."""
         await self.deliver(self.store, b"ann", b"x\n")
-        for expected in (
-            [statements.TAKE_LEASE, statements.LIST, statements.RELEASE_LEASE],
-            [statements.TAKE_LEASE, statements.RELEASE_LEASE],
-        ):
+        for expected in ([statements.TAKE_LEASE, statements.LIST], [statements.TAKE_LEASE]):
             self.database.executed.clear()
             mailbox = await self.store.open_maildrop(b"ann")
+            await self.end(mailbox)
+            self.assertEqual(self.database.executed, [*expected, statements.RELEASE_LEASES])
+
+    async def test_gathered(self):
+        """The locks of sessions that end at about the same time are released by one statement."""
+        users = [b"ann", b"bob", b"cyd"]
+        ended = [await self.store.open_maildrop(user) for user in users]
+        self.database.executed.clear()
+        for mailbox in ended[:2]:
             await mailbox.release()
-            self.assertEqual(self.database.executed, expected)
+        self.clock.advance(GATHERING_TIME / 2)
+        await ended[2].release()
+        self.assertEqual(self.database.executed, [])
+        await self.renew(GATHERING_TIME / 2)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        self.assertEqual(self.sql("SELECT count(*) FROM maildrop WHERE holder IS NULL"), [(3,)])
+        self.assertEqual(self.store._leases._ended, {})
+        for user in users:
+            await (await self.other.open_maildrop(user)).release()
+
+    async def test_again(self):
+        """A user who logs in again on the same host does not wait."""
+        answered = Deferred()
+
+        async def wait(execute):
+            await answered
+            return await execute()
+
+        for user in (b"ann", b"bob"):
+            await (await self.store.open_maildrop(user)).release()
+        self.database.executed.clear()
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES, statements.TAKE_LEASE])
+        await mailbox.release()
+        self.database.faults[statements.RELEASE_LEASES] = wait
+        self.clock.advance(GATHERING_TIME)
+        logins = [Deferred.fromCoroutine(self.store.open_maildrop(b"ann")) for _ in range(2)]
+        answered.callback(None)
+        mailbox = await logins[0]
+        await wait_for(lambda: self.is_pausing, "the pause of the second login")
+        self.clock.advance(BUSY_PAUSE)
+        await self.assertFailure(logins[1], MaildropBusy)
+        await self.end(mailbox)
+
+    async def test_lost_and_again(self):
+        """Two sessions of one user may end at once, if the first has lost its lock."""
+        first = await self.store.open_maildrop(b"ann")
+        self.expire()
+        second = await self.store.open_maildrop(b"ann")
+        await first.release()
+        self.clock.advance(GATHERING_TIME)
+        await self.end(second)
+        self.assertEqual(self.store._leases._ended, {})
+        await (await self.other.open_maildrop(b"ann")).release()
+
+    async def test_ended_elsewhere(self):
+        """A login on another host waits for the end of a session there."""
+        mailbox = await self.other.open_maildrop(b"ann")
+        await mailbox.release()
+        login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
+        await wait_for(lambda: self.is_pausing, "the pause of a login")
+        await wait_for(lambda: not self.other._leases._ended, "the end of the session")
+        self.clock.advance(BUSY_PAUSE)
+        await self.end(await login)
 
     async def test_busy(self):
         """Without a delay between logins nobody asks how long it is."""
         mailbox = await self.store.open_maildrop(b"ann")
         for attempt in (self.store.open_maildrop, self.store.open_delivery):
             self.database.executed.clear()
-            with self.assertRaises(MaildropBusy):
-                await attempt(b"ann")
-            expected = [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE]
+            await self.assert_busy(attempt(b"ann"))
+            expected = [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE] * 2
             self.assertEqual(self.database.executed, expected)
         await mailbox.release()
 
@@ -75,7 +154,7 @@ class LeaseTests(SQLCase):
             (b"known", [statements.TAKE_LEASE]),
         ):
             self.database.executed.clear()
-            await (await self.store.open_maildrop(user)).release()
+            await self.end(await self.store.open_maildrop(user))
             self.assertEqual(self.database.executed[: len(expected)], expected)
             self.assertNotIn(statements.LOGIN_DELAY, self.database.executed)
             for seconds, text in ((0, "60 seconds"), (58.5, "2 seconds"), (59.5, "1 second")):
@@ -86,8 +165,7 @@ class LeaseTests(SQLCase):
             self.sql("UPDATE maildrop SET login = now() - interval '60 seconds'")
             mailbox = await self.other.open_maildrop(user)
             self.sql("UPDATE maildrop SET login = now() - interval '60 seconds'")
-            with self.assertRaises(MaildropBusy):
-                await self.store.open_maildrop(user)
+            await self.assert_busy(self.store.open_maildrop(user))
             await mailbox.release()
 
     async def test_login_delay_clock(self):
@@ -137,8 +215,7 @@ class LeaseTests(SQLCase):
             await mailbox.remove(mailbox.messages)
         self.assertEqual(failed.exception.remaining, 1)
         await mailbox.release()
-        with self.assertRaises(MaildropBusy):
-            await self.store.open_maildrop(b"ann")
+        await self.assert_busy(self.store.open_maildrop(b"ann"))
         await others.remove(others.messages)
         await others.release()
 
@@ -162,7 +239,7 @@ class LeaseTests(SQLCase):
         with self.assertRaises(MaildropBusy):
             await self.other.open_maildrop(b"ann")
         self.clock.advance(8)
-        await bobs.release()
+        await self.end(bobs)
         bobs = await self.store.open_maildrop(b"bob")
         self.expire()
         await self.renew(2)
@@ -175,13 +252,13 @@ class LeaseTests(SQLCase):
 
     async def test_timer(self):
         """Without a session there is nothing to renew, and no timer; a young one waits."""
-        await (await self.store.open_maildrop(b"ann")).release()
+        await self.end(await self.store.open_maildrop(b"ann"))
         self.clock.advance(8)
         mailbox = await self.store.open_maildrop(b"bob")
         self.database.executed.clear()
         await self.renew(2)
         self.assertEqual(self.database.executed, [])
-        await mailbox.release()
+        await self.end(mailbox)
         self.clock.advance(10)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -195,8 +272,7 @@ class LeaseTests(SQLCase):
         self.assertEqual(len(self.warnings()), 1)
         self.assertIn("has lost the lock", self.warnings()[0])
         await mailbox.release()
-        with self.assertRaises(MaildropBusy):
-            await self.store.open_maildrop(b"ann")
+        await self.assert_busy(self.store.open_maildrop(b"ann"))
         await others.release()
 
     async def test_released_while_renewed(self):
@@ -245,17 +321,18 @@ class LeaseTests(SQLCase):
                 (statements.TAKE_LEASE, b"ann"),
                 (statements.CREATE_WITH_LEASE, b"bob%d" % id(fault)),
             ):
-                await (await self.store.open_maildrop(b"ann")).release()
+                await self.end(await self.store.open_maildrop(b"ann"))
                 self.database.faults[statement] = fault(OutcomeUnknown())
                 with self.assertRaises(TryLater):
                     await self.store.open_maildrop(user)
                 for pending in list(self.store._leases._pending):
                     await pending
                 await (await self.other.open_maildrop(user)).release()
+                await wait_for(lambda: not self.other._leases._ended, "the end of the session")
 
     async def test_unavailable(self):
         """A login that was not executed is only refused."""
-        await (await self.store.open_maildrop(b"ann")).release()
+        await self.end(await self.store.open_maildrop(b"ann"))
         self.database.executed.clear()
         self.database.faults[statements.TAKE_LEASE] = raising(DatabaseUnavailable())
         with self.assertRaises(TryLater):
@@ -265,8 +342,8 @@ class LeaseTests(SQLCase):
     async def test_unreleased(self):
         """A session whose end the database does not notice ends without an error."""
         mailbox = await self.store.open_maildrop(b"ann")
-        self.database.faults[statements.RELEASE_LEASE] = raising(DatabaseUnavailable())
-        await mailbox.release()
+        self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+        await self.end(mailbox)
         self.assertIn("may stay locked", self.warnings()[0])
 
     async def test_repeated_creation(self):
@@ -299,7 +376,7 @@ class LeaseTests(SQLCase):
             await answered
             return await execute()
 
-        await (await self.store.open_maildrop(b"ann")).release()
+        await self.end(await self.store.open_maildrop(b"ann"))
         self.database.faults[statements.TAKE_LEASE] = losing(OutcomeUnknown())
         self.database.faults[statements.RELEASE_BY_NAME] = wait
         with self.assertRaises(TryLater):
@@ -320,7 +397,7 @@ class LeaseTests(SQLCase):
             await answered
             return rows
 
-        await (await self.store.open_maildrop(b"ann")).release()
+        await self.end(await self.store.open_maildrop(b"ann"))
         self.database.faults[statements.TAKE_LEASE] = wait
         login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
         await taken

@@ -146,7 +146,6 @@ class LeaseTests(StatementCase):
         """A lease is released by who has it, and no other one is."""
         for statement, parameters in (
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
-            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             for holder, other in ((MINE, MINE), (OTHERS, MINE), (MINE, OTHERS)):
@@ -168,7 +167,6 @@ class LeaseTests(StatementCase):
             (statements.CREATE_WITH_LEASE, (b"ann", MINE, SECONDS, 0)),
             (statements.RENEW_LEASES, ([self.ann], [MINE], SECONDS)),
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
-            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             self.set_lease(self.ann, MINE, 5)
