@@ -120,7 +120,7 @@ class MessageFiles:
     def status(self, position: int) -> os.stat_result | None:
         """Return the status of what is at the location of a file, or None if nothing is.
 
-        :raises OSError: it cannot be examined.
+        :raises UnusablePath: it cannot be examined.
         """
         located = self.locate(position)
         return None if located is None else status_of(*located)
@@ -348,9 +348,11 @@ def unlink_unchanged(
 def status_of(name: bytes, folder: int) -> os.stat_result | None:
     """Return the status of a file in an open folder, or None if there is none.
 
-    :raises OSError: the status cannot be read.
+    :raises UnusablePath: the status cannot be read.
     """
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise explain_in_directory(error, folder, name) from error

@@ -1,5 +1,6 @@
 """popserv.maildrops.maildir.details: flags and times of message files."""
 
+import errno
 import os
 
 from hypothesis import given
@@ -9,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops.maildir.details import flags_at, info_of
 from popserv.maildrops.maildir.file_names import FLAGS_INFO
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
-from tests.maildrops.maildir.harness import MaildirCase
+from tests.maildrops.maildir.harness import MaildirCase, failing
 
 FLAGS = st.sets(st.sampled_from([*Flags])).map(lambda each: sum((f.value for f in each), 0))
 
@@ -55,3 +56,14 @@ class DetailsTests(MaildirCase):
             ]
             self.assertEqual(mailbox.details(), expected)
             self.assertEqual(mailbox.details(), expected)
+
+    def test_fault(self):
+        """An error names the file with its whole path."""
+        self.put(b"cur/1.a:2,")
+        error = OSError(errno.EIO, "I/O error", b"1.a:2,")
+        with self.session() as mailbox:
+            faulty = failing(os, "stat", error, lambda name, *_: name == b"1.a:2,")
+            with faulty, self.assertRaises(OSError) as failed:
+                mailbox.details()
+        path = os.fsdecode(self.path_of(b"cur/1.a:2,"))
+        self.assertEqual(str(failed.exception), f"{os.path.abspath(path)}: I/O error")
