@@ -1,7 +1,8 @@
 """Tests of what Database does when the server or the network fails."""
 
 import socket
-from unittest import mock
+import sys
+from unittest import SkipTest, mock
 
 from psycopg import OperationalError
 from psycopg.errors import FeatureNotSupported, InternalError_
@@ -29,6 +30,7 @@ from tests.database.fake_server import (
     succeed,
     warn,
 )
+from tests.transports.test_liveness import vanish
 
 STATEMENT = "SELECT $1::bigint"
 
@@ -49,16 +51,18 @@ class FaultTests(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
-    def serve(self, *script, patience=10, connections=1, prepare=True, host="127.0.0.1"):
-        """Start a server with this script, and return a Database."""
+    def serve(
+        self, *script, patience=10, connections=1, prepare=True, host="127.0.0.1", **parameters
+    ):
+        """Start a server with this script, and return a Database with these parameters."""
         self.server = FakeServer(*script)
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.port = port
-        parameters = {"host": host, "port": port.getHost().port, "user": "mail"}
+        address = {"host": host, "port": port.getHost().port, "user": "mail"}
         config = DatabaseConfig(
             path="/sql.toml",
-            parameters={**parameters, "sslmode": "disable", "gssencmode": "disable"},
+            parameters={"sslmode": "disable", "gssencmode": "disable", **address, **parameters},
             patience=patience,
             connections=connections,
             prepare=prepare,
@@ -187,6 +191,26 @@ class FaultTests(TestCase):
         )
         self.assertNoResult(under_way)
         await under_way
+
+    async def test_vanished(self):
+        """A script waits for a host that is alive, and not for one that has vanished."""
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("Linux is required")
+        limits = {"keepalives_idle": 1, "keepalives_interval": 1, "tcp_user_timeout": 1000}
+        scripts = []
+        for _ in range(2):
+            database = self.serve(patience=0.1, **limits)
+            scripts.append(ensureDeferred(database.execute_script("SELECT 7")))
+            while not (self.server.protocols and self.server.protocols[0].queries):
+                await pause()
+        [protocol] = self.server.protocols
+        vanish(protocol.transport.socket)
+        error = await self.assertFailure(scripts[1], OutcomeUnknown)
+        self.assertIn("timed out", str(error.__cause__))
+        # Its host has had the same probes for longer.
+        self.assertNoResult(scripts[0])
+        scripts[0].cancel()
+        await self.assertFailure(scripts[0], CancelledError)
 
     def test_deadlines_in_line(self):
         """Each statement in line has its own deadline; one that leaves may take another along."""
