@@ -5,7 +5,7 @@ import sys
 from unittest import SkipTest, mock
 
 from psycopg import OperationalError
-from psycopg.errors import FeatureNotSupported, InternalError_
+from psycopg.errors import FeatureNotSupported, InternalError_, SerializationFailure
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.defer import succeed as succeed_with
@@ -178,19 +178,32 @@ class FaultTests(TestCase):
         await self.succeeds(database)
         self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
 
-    async def test_deadline_in_line(self):
+    def test_deadline_in_line(self):
         """A statement that is tried again waits in line, and no longer than its patience."""
-        self.patch(pool, "PAUSE", 0.3)
-        database = self.serve(succeed, fail(b"40001"), hang, patience=0.6)
-        refused = ensureDeferred(self.fails(DatabaseUnavailable, database))
-        while self.server.steps != ["connect", EXECUTE]:
-            await pause()
-        under_way = ensureDeferred(self.fails(OutcomeUnknown, database))
-        self.assertEqual(
-            str((await refused).__cause__), "no connection was free within 0.6 seconds"
+        self.patch(pool, "PAUSE", 0.25)
+        answers = [Deferred(), Deferred()]
+        connection = mock.Mock(closed=False, warning=None, run=mock.Mock(side_effect=answers))
+        connection.ended.return_value = False
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        clock = Clock()
+        database = Database(
+            DatabaseConfig(path="", parameters={}, connections=1, patience=2), clock
         )
-        self.assertNoResult(under_way)
-        await under_way
+        refused = ensureDeferred(database.execute(STATEMENT, [7]))
+        clock.advance(1)
+        under_way = ensureDeferred(database.execute(STATEMENT, [7]))
+        answers[0].errback(SerializationFailure())
+        # It pauses, while the other one takes the connection.
+        self.assertEqual((connection.run.call_count, database.waiting_count), (2, 0))
+        clock.advance(0.25)
+        self.assertEqual(database.waiting_count, 1)
+        clock.advance(0.5)
+        self.assertNoResult(refused)
+        clock.advance(0.25)
+        error = self.failureResultOf(refused, DatabaseUnavailable).value
+        self.assertEqual(str(error.__cause__), "no connection was free within 2 seconds")
+        answers[1].callback([(7,)])
+        self.assertEqual(self.successResultOf(under_way), [(7,)])
 
     async def test_vanished(self):
         """A script waits for a host that is alive, and not for one that has vanished."""
