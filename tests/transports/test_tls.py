@@ -246,6 +246,7 @@ class BatchTests(MemoryTestCase):
         self.tls.pauseProducing()
         self.tls.dataReceived(Client().handshake())
         self.tls.connectionLost(Failure(ConnectionLost()))
+        self.take()
         # Unlike this one, a TCP transport ignores it then.
         self.wire.resumeProducing = lambda: None
         self.tls.resumeProducing()
