@@ -212,7 +212,7 @@ class FaultTests(TestCase):
         limits = {"keepalives_idle": 1, "keepalives_interval": 1, "tcp_user_timeout": 1000}
         scripts = []
         for _ in range(2):
-            database = self.serve(patience=0.1, **limits)
+            database = self.serve(**limits)
             scripts.append(ensureDeferred(database.execute_script("SELECT 7")))
             while not (self.server.protocols and self.server.protocols[0].queries):
                 await pause()
