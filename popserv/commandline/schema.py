@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from twisted.internet import reactor
 
     try:
-        from popserv.database import SchemaError, read_config  # noqa: PLC0415
+        from popserv.database import OutcomeUnknown, SchemaError, read_config  # noqa: PLC0415
     except ImportError as error:
         print(f"popserv: {error}; run: {how_to_install('sql')}", file=sys.stderr)
         return 1
@@ -54,6 +54,11 @@ def run(options: argparse.Namespace) -> int:
         return 1
     except TryLater as error:
         reason = str(error.__cause__ or "it does not answer").strip()
+        if isinstance(error, OutcomeUnknown):
+            reason += (
+                "; whether the tables were changed is unknown: when it can be used again, run: "
+                f"popserv schema check --store {options.store}"
+            )
         print(f"popserv: {config.path}: the database cannot be used: {reason}", file=sys.stderr)
         return 1
     for problem in problems:

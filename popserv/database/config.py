@@ -94,7 +94,10 @@ def _parameters(file: TOMLFile, patience: int, prepare: bool) -> Mapping[str, An
         "application_name": "popserv",
         "client_encoding": "UTF8",
         "connect_timeout": 2,
+        # Nothing else ends a script whose host has vanished.
         "keepalives_idle": 10,
+        "keepalives_interval": 10,
+        "keepalives_count": 5,
         "target_session_attrs": "read-write",
         "tcp_user_timeout": patience * 1000,
         **given,

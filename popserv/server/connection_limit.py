@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,9 +24,10 @@ class Connections(Generic[C]):
     def __init__(self) -> None:
         # The group of each connection; None once it is authenticated.
         self._groups: dict[C, Hashable] = {}
-        self._unauthenticated: dict[Hashable, dict[C, None]] = {}
+        # The first key of a dict is not found in constant time if keys before it were deleted.
+        self._unauthenticated: dict[Hashable, OrderedDict[C, None]] = {}
         # At index n the groups with n unauthenticated connections; the last is never empty.
-        self._groups_by_size: list[dict[Hashable, None]] = [{}]
+        self._groups_by_size: list[OrderedDict[Hashable, None]] = [OrderedDict()]
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -73,7 +75,7 @@ class Connections(Generic[C]):
 
     def _add_to_group(self, connection: C, group: Hashable) -> None:
         self._groups[connection] = group
-        members = self._unauthenticated.setdefault(group, {})
+        members = self._unauthenticated.setdefault(group, OrderedDict())
         self._resize(group, len(members), len(members) + 1)
         members[connection] = None
 
@@ -91,7 +93,7 @@ class Connections(Generic[C]):
         if before:
             del by_size[before][group]
         if after == len(by_size):
-            by_size.append({})
+            by_size.append(OrderedDict())
         if after:
             by_size[after][group] = None
         if not by_size[-1]:

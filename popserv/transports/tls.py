@@ -49,7 +49,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
     transport: Any
     wrappedProtocol: Any
 
-    _is_batching = False
+    _is_batching = _is_paused = False
+    _held = b""
     _records: list[bytes]
     _in_openssl = 0
     _in_batch = 0
@@ -68,11 +69,30 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self.wrappedProtocol.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Process input and send the output that it causes."""
+        """Process input and send the output that it causes, but none while paused.
+
+        What comes while the TCP transport does not read has come with a PROXY header.
+        """
+        if self._is_paused:
+            self._held += data
+            return
         self._is_batching = True
         super().dataReceived(data)
         self._is_batching = False
         self._flushSendBIO()
+
+    def pauseProducing(self) -> None:
+        """Read no more; see IPushProducer."""
+        self._is_paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on; see IPushProducer."""
+        self._is_paused = False
+        self.transport.resumeProducing()
+        held, self._held = self._held, b""
+        if held and self._tlsConnection is not None:
+            self.dataReceived(held)
 
     def _write(self, octets: bytes) -> None:
         if self._lostTLSConnection:

@@ -8,7 +8,7 @@ from twisted.internet import reactor
 
 from popserv.commandline import schema
 from popserv.database.config import read_config
-from popserv.database.errors import DatabaseUnavailable
+from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.schema import STEPS, SchemaError, schema_version
 from tests.commandline.harness import CommandCase
 from tests.database.harness import DatabaseCase
@@ -64,6 +64,9 @@ class SchemaCommandTests(CommandCase):
             _, _, err = self.run_schema(result=error)
             expected = f"popserv: {self.file}: the database cannot be used: {reason}\n"
             self.assertEqual(err, expected)
+        _, _, err = self.run_schema("upgrade", OutcomeUnknown())
+        self.assertIn("; whether the tables were changed is unknown: ", err)
+        self.assertTrue(err.endswith(f"run: popserv schema check --store sql:{self.file}\n"))
         code, _, err = self.run_schema(conninfo="nothing")
         self.assertEqual(code, 1)
         self.assertIn("conninfo: is not a conninfo", err)

@@ -67,6 +67,7 @@ class _Backend(Protocol):
         self.data = b""
         self.started = False
         self.parsed = self.bound = False
+        self.queries = 0
 
     def dataReceived(self, data):
         self.data += data
@@ -92,6 +93,8 @@ class _Backend(Protocol):
         kind = whole[:1]
         self.parsed |= kind == b"P"
         self.bound |= kind == b"B"
+        # Scripts are never answered.
+        self.queries += kind == b"Q"
         if kind == b"S":
             step = EXECUTE if self.bound else PREPARE
             self.reply = message(b"1") if self.parsed else b""

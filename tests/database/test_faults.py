@@ -1,10 +1,11 @@
 """Tests of what Database does when the server or the network fails."""
 
 import socket
-from unittest import mock
+import sys
+from unittest import SkipTest, mock
 
 from psycopg import OperationalError
-from psycopg.errors import FeatureNotSupported, InternalError_
+from psycopg.errors import FeatureNotSupported, InternalError_, SerializationFailure
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.defer import succeed as succeed_with
@@ -29,6 +30,7 @@ from tests.database.fake_server import (
     succeed,
     warn,
 )
+from tests.transports.test_liveness import vanish
 
 STATEMENT = "SELECT $1::bigint"
 
@@ -49,16 +51,18 @@ class FaultTests(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
-    def serve(self, *script, patience=10, connections=1, prepare=True, host="127.0.0.1"):
-        """Start a server with this script, and return a Database."""
+    def serve(
+        self, *script, patience=10, connections=1, prepare=True, host="127.0.0.1", **parameters
+    ):
+        """Start a server with this script, and return a Database with these parameters."""
         self.server = FakeServer(*script)
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.port = port
-        parameters = {"host": host, "port": port.getHost().port, "user": "mail"}
+        address = {"host": host, "port": port.getHost().port, "user": "mail"}
         config = DatabaseConfig(
             path="/sql.toml",
-            parameters={**parameters, "sslmode": "disable", "gssencmode": "disable"},
+            parameters={"sslmode": "disable", "gssencmode": "disable", **address, **parameters},
             patience=patience,
             connections=connections,
             prepare=prepare,
@@ -174,19 +178,52 @@ class FaultTests(TestCase):
         await self.succeeds(database)
         self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
 
-    async def test_deadline_in_line(self):
+    def test_deadline_in_line(self):
         """A statement that is tried again waits in line, and no longer than its patience."""
-        self.patch(pool, "PAUSE", 0.3)
-        database = self.serve(succeed, fail(b"40001"), hang, patience=0.6)
-        refused = ensureDeferred(self.fails(DatabaseUnavailable, database))
-        while self.server.steps != ["connect", EXECUTE]:
-            await pause()
-        under_way = ensureDeferred(self.fails(OutcomeUnknown, database))
-        self.assertEqual(
-            str((await refused).__cause__), "no connection was free within 0.6 seconds"
+        self.patch(pool, "PAUSE", 0.25)
+        answers = [Deferred(), Deferred()]
+        connection = mock.Mock(closed=False, warning=None, run=mock.Mock(side_effect=answers))
+        connection.ended.return_value = False
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        clock = Clock()
+        database = Database(
+            DatabaseConfig(path="", parameters={}, connections=1, patience=2), clock
         )
-        self.assertNoResult(under_way)
-        await under_way
+        refused = ensureDeferred(database.execute(STATEMENT, [7]))
+        clock.advance(1)
+        under_way = ensureDeferred(database.execute(STATEMENT, [7]))
+        answers[0].errback(SerializationFailure())
+        # It pauses, while the other one takes the connection.
+        self.assertEqual((connection.run.call_count, database.waiting_count), (2, 0))
+        clock.advance(0.25)
+        self.assertEqual(database.waiting_count, 1)
+        clock.advance(0.5)
+        self.assertNoResult(refused)
+        clock.advance(0.25)
+        error = self.failureResultOf(refused, DatabaseUnavailable).value
+        self.assertEqual(str(error.__cause__), "no connection was free within 2 seconds")
+        answers[1].callback([(7,)])
+        self.assertEqual(self.successResultOf(under_way), [(7,)])
+
+    async def test_vanished(self):
+        """A script waits for a host that is alive, and not for one that has vanished."""
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("Linux is required")
+        limits = {"keepalives_idle": 1, "keepalives_interval": 1, "tcp_user_timeout": 1000}
+        scripts = []
+        for _ in range(2):
+            database = self.serve(**limits)
+            scripts.append(ensureDeferred(database.execute_script("SELECT 7")))
+            while not (self.server.protocols and self.server.protocols[0].queries):
+                await pause()
+        [protocol] = self.server.protocols
+        vanish(protocol.transport.socket)
+        error = await self.assertFailure(scripts[1], OutcomeUnknown)
+        self.assertIn("timed out", str(error.__cause__))
+        # Its host has had the same probes for longer.
+        self.assertNoResult(scripts[0])
+        scripts[0].cancel()
+        await self.assertFailure(scripts[0], CancelledError)
 
     def test_deadlines_in_line(self):
         """Each statement in line has its own deadline; one that leaves may take another along."""

@@ -206,7 +206,7 @@ class Server:
 
     @property
     def loads(self):
-        """What the server has imported or loaded since it opened its ports, with stacks."""
+        """What the server has imported, loaded or looked up since it opened its ports."""
         return self._loads.read_text() if self._loads.exists() else ""
 
     @property

@@ -328,16 +328,63 @@ class AttackTests(AttackCase):
             self.assertEqual(replies, FAILED + b"\r\n", octets)
         self.assert_alive()
 
+    def test_injected_passwords(self):
+        """A password is a value, whatever octets it has."""
+        name, _ = self.server.add_user()
+        passwords = (
+            *(
+                b"secret\t",
+                b"secret\tnologin",
+                b"x\tskip_password_check=",
+                b"\tsecret",
+                b"secret\n",
+            ),
+            *(b"secret\r\nQUIT", b"{PLAIN}secret", b"secret:", b"' OR ''='", b"secret\xff"),
+        )
+        attempts = [b"AUTH %b\r\n" % plain(name.encode(), each) for each in passwords]
+        for octets, replies in zip(passwords, self.exchange(*attempts), strict=True):
+            self.assertEqual(replies, FAILED + b"\r\n", octets)
+        log_in = b"USER %b\r\nPASS " % name.encode()
+        lines = [each for each in passwords if b"\n" not in each]
+        for octets, replies in zip(
+            lines, self.exchange(*(log_in + each + b"\r\n" for each in lines)), strict=True
+        ):
+            self.assertEqual(replies, b"+OK send PASS\r\n" + FAILED + b"\r\n", octets)
+
     def test_shared_cache(self):
-        """A cached password lets its own user in, and no other."""
+        """A cached password lets its own user in, and no other, also one with the same password."""
         ann, _ = self.server.add_user()
         ben, _ = self.server.add_user(password="another")
+        carl, _ = self.server.add_user([b"x\n"])
         for _ in range(2):
-            self.server.login(ann).close()
             self.server.login(ben, "another").close()
+            for name, listing in ((ann, b"+OK 0 0"), (carl, b"+OK 1 3")):
+                session = self.server.login(name)
+                self.assertEqual(session.ask(b"STAT"), listing)
+                session.close()
         crossed = [plain(ann.encode(), b"another"), plain(ben.encode())]
         for replies in self.exchange(*(b"AUTH %b\r\n" % each for each in crossed)):
             self.assertEqual(replies, FAILED + b"\r\n")
+
+    def test_equal_checkers(self):
+        """Of several checkers of one kind, also with one file, each has its own rules."""
+        files = temporary_directory(self)
+        texts = {
+            "first": "ann:{PLAIN}secret::::::nologin\nben:{PLAIN}secret::::::allow_nets=::2\n",
+            "second": "ann:{PLAIN}secret\nben:{PLAIN}secret\ncarl:{PLAIN}secret\n",
+        }
+        for name, text in texts.items():
+            (files / name).write_text(text)
+            (files / name).chmod(0o600)
+        arguments = [f"--auth=passwd-file:{files / name}" for name in ("first", "first", "second")]
+        server = Server(*arguments)
+        self.addCleanup(server.stop)
+        connections = [server.connect() for _ in range(3)]
+        for each, name in zip(connections, (b"ann", b"ben", b"carl"), strict=True):
+            self.addCleanup(each.abandon)
+            each.socket.sendall(b"AUTH %b\r\n" % plain(name))
+        *refused, accepted = [each.line() for each in connections]
+        self.assertEqual((refused, accepted[:3]), ([FAILED] * 2, b"+OK"))
 
     def test_damaged_files(self):
         """A file of sizes that is damaged, or says anything, is made again."""
@@ -483,6 +530,27 @@ class LimitTests(AttackCase):
         flood = self.connect_silently(lmtp, 105)
         self.assertEqual([self.is_closed(client) for client in flood[100:]], [True] * 5)
         self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
+
+    def test_incomplete_handshakes(self):
+        """Handshakes that clients do not complete have the limit of all connections."""
+        session, _ = self.login([b"x\n"])
+        plain_port, _, _, tls, _ = self.server.ports
+        hello, client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.context().wrap_bio(client, hello, server_hostname="localhost").do_handshake()
+        first = hello.read()
+        for port, length in ((tls, 99), (tls, len(first)), (plain_port, 99)):
+            flood = []
+            for _ in range(60):
+                flood += self.connect_silently(port, 1)
+                if port == plain_port:
+                    flood[-1].sendall(b"STLS\r\n")
+                    received = b""
+                    while b"negotiation\r\n" not in received:
+                        received += flood[-1].recv(100)
+                flood[-1].sendall(first[:length])
+            self.assertEqual([self.is_closed(client) for client in flood[:40]], [True] * 40, port)
+            self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
 
     def connect_silently(self, port, number):
         """Return so many connections that have sent nothing."""

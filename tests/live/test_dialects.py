@@ -142,7 +142,7 @@ class RPOPTests(ServerTestCase):
     def new_server(self):
         """Start a server that trusts this machine to identify the user mrose."""
         rhosts = temporary_directory() / "rhosts"
-        rhosts.write_text("-127.0.0.9 + +\n127.0.0.0/8 mrose +\n")
+        rhosts.write_text("-127.0.0.9 + +\nlocalhost mrose +\n127.0.0.0/8 mrose +\n")
         rhosts.chmod(0o644)
         return Server("--dialect", "rfc1225", "--rhosts", rhosts)
 
@@ -185,6 +185,13 @@ class RPOPTests(ServerTestCase):
         denied = b"-ERR [AUTH] permission denied\r\n"
         self.assertEqual(self.rpop(RESERVED, name, b"eve"), denied)
         self.assertEqual(self.rpop(RESERVED, name, b"mrose", "127.0.0.9"), denied)
+
+    def test_names_of_addresses(self):
+        """The server never looks up the name of an address."""
+        name, _ = self.server.add_user(MESSAGES)
+        for host, start in (("127.0.0.1", b"+OK"), ("127.0.0.8", b"+OK"), ("127.0.0.9", b"-ERR")):
+            self.assertTrue(self.rpop(RESERVED, name, b"mrose", host).startswith(start), host)
+        self.assertNotIn("socket.", self.server.loads)
 
     def test_warning(self):
         """The log warns at the start that the file grants access."""

@@ -114,6 +114,8 @@ class LoginTests(DovecotAuthCase):
         server = self.serve(dovecot)
         self.assertTrue(self.attempt(server, "Ann").startswith(b"+OK ann's maildrop"))
         self.assertTrue(self.attempt(server, "eve").startswith(b"+OK dora's maildrop"))
+        reply = self.attempt(server, "ann", "x\tskip_password_check=\tnopassword=")
+        self.assertEqual(reply, b"-ERR [AUTH] authentication failed")
         for name, reason in (
             ("carl", "nologin is set"),
             ("dan", "unknown user or wrong password"),

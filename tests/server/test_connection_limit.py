@@ -1,5 +1,7 @@
 """Which connection is evicted: the oldest one of the network that has most of them."""
 
+from collections import OrderedDict
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -69,6 +71,13 @@ class ConnectionsTests(SynchronousTestCase):
         connections.remove(1)
         connections.mark_authenticated(1)
         self.assertEqual((len(connections), connections.evict()), (0, None))
+
+    def test_constant_time(self):
+        """Nothing is looked for from the front of a dict, whose deleted keys are passed over."""
+        connections = self.connections(*((n, f"network {n % 3}") for n in range(9)))
+        groups = connections._unauthenticated.values()
+        for each in (*groups, *connections._groups_by_size):
+            self.assertIsInstance(each, OrderedDict)
 
     @given(
         st.lists(

@@ -2,15 +2,19 @@
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.server import idle
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.testing import MemoryTransport
+from popserv.transports.tls import TLSFactory
 from tests.server.harness import ServerTestCase
+from tests.transports.test_tls import Client, load
 
 
 class TimerTests(SynchronousTestCase):
@@ -129,6 +133,20 @@ class IdleTimeoutTests(ServerTestCase):
             ann.send(b"x")
             ann.clock.advance(60)
         self.assertTrue(ann.closed)
+
+    def test_incomplete_handshake(self):
+        """Nor does a part of a TLS handshake."""
+        clock, transport = Clock(), MemoryTransport()
+        tls = TLSFactory(load(self), self.factory).buildProtocol(None)
+        tls.wrappedProtocol.callLater = clock.callLater
+        tls.makeConnection(transport)
+        hello = Client().handshake()
+        for at in range(10):
+            self.assertFalse(transport.aborted)
+            tls.dataReceived(hello[at : at + 1])
+            clock.advance(60)
+        self.assertTrue(transport.aborted)
+        tls.connectionLost(Failure(ConnectionLost()))
 
     def test_stalled_reader(self):
         """A client that reads nothing is disconnected, and aborted 30 seconds later."""

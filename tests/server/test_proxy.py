@@ -12,13 +12,17 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from popserv.auth.throttle.slots import MAX_CONCURRENT
+from popserv.auth.throttle.starts import BURST
 from popserv.server import proxy
 from popserv.server.proxy import ProxyFactory
 from popserv.testing import MemoryTransport
 from popserv.transports.networks import LOOPBACK
+from popserv.transports.tls import TLSFactory
 from tests.auth.throttle.test_login_throttle import ThrottleCase
 from tests.commands.harness import BEGIN_TLS, LOCAL_PEER, NEEDS_TLS, REMOTE_PEER, RecordingTransport
 from tests.transports.test_proxy_header import INET, TLS_12, UNIX, binary, tlv
+from tests.transports.test_tls import Client as TLSClient
+from tests.transports.test_tls import load
 
 GREETING = b"+OK POP3 server ready\r\n"
 LINE = b"PROXY TCP4 192.0.2.1 192.0.2.11 56324 110\r\n"
@@ -461,6 +465,16 @@ class WrapperTests(ProxyCase):
         self.assertTrue(client.transport.aborted)
         client.lose(ConnectionAborted())
         self.assertEqual(self.rejections(), [])
+
+    def test_handshake_waits(self):
+        """A handshake waits for its turn, also if the packet of the header begins it."""
+        self.proxy = ProxyFactory(TLSFactory(load(self), self.factory), now=self.clock.seconds)
+        for _ in range(BURST):
+            self.factory.throttle.starts.count(self.clock)
+        client = self.through_proxy(LINE + TLSClient().handshake())
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(1)
+        self.assertEqual(client.received()[:1], b"\x16")
 
     def wrap(self, wrapping):
         """Return the server and the transport of a connection through a wrapping factory."""

@@ -224,6 +224,34 @@ class BatchTests(MemoryTestCase):
         self.connect(client)
         self.assertEqual(client.read(self.take()), (b"greeting ", False))
 
+    def test_paused(self):
+        """A handshake whose first message comes while it is paused waits."""
+        client = Client()
+        self.connect()
+        self.tls.pauseProducing()
+        hello = client.handshake()
+        for piece in (hello[:9], hello[9:]):
+            self.tls.dataReceived(piece)
+        self.assertEqual((self.take(), self.wire.producerState), ([], "paused"))
+        self.tls.resumeProducing()
+        self.assertEqual(self.wire.producerState, "producing")
+        for piece in self.take():
+            client.incoming.write(piece)
+        self.tls.dataReceived(client.handshake())
+        self.assertEqual(client.read(self.take())[0], b"greeting ")
+
+    def test_lost_while_paused(self):
+        """It is forgotten if the connection is lost meanwhile."""
+        self.connect()
+        self.tls.pauseProducing()
+        self.tls.dataReceived(Client().handshake())
+        self.tls.connectionLost(Failure(ConnectionLost()))
+        self.take()
+        # Unlike this one, a TCP transport ignores it then.
+        self.wire.resumeProducing = lambda: None
+        self.tls.resumeProducing()
+        self.assertEqual(self.take(), [])
+
     def test_quit(self):
         """The last reply and the close_notify are sent together."""
         client = Client()

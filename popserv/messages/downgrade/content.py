@@ -120,15 +120,19 @@ def _boundary(parameters: dict[str, str]) -> bytes:
 
 def _join_sections(parameters: dict[str, str]) -> str:
     boundary = ""
+    order = {name: at for at, name in enumerate(parameters)}
     for section in range(len(parameters)):
         name = f"boundary*{section}"
-        if name in parameters:
-            boundary += parameters[name]
-        elif name + "*" in parameters:
-            value = parameters[name + "*"]
-            boundary += unquote(value, "latin-1") if section else _decode_extended(value)
-        else:
+        forms = [each for each in (name, name + "*") if each in order]
+        if not forms:
             break
+        # Here, too, the first one counts.
+        form = min(forms, key=order.__getitem__)
+        value = parameters[form]
+        if form == name:
+            boundary += value
+        else:
+            boundary += unquote(value, "latin-1") if section else _decode_extended(value)
     return boundary
 
 

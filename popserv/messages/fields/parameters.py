@@ -69,6 +69,7 @@ def downgrade_mime_value(field: FoldedField, text: str) -> bool:
     first, *rest = split_at_semicolons(lex(text))
     parameters = [_parse_parameter(segment) for segment in rest]
     names = {"".join(each[:3]).lower() for each in parameters if each}
+    boundaries = sum(each is not None and each.name.lower() == "boundary" for each in parameters)
     to_encode = {
         (each.name.lower(), each.is_plain)
         for each in parameters
@@ -83,13 +84,17 @@ def downgrade_mime_value(field: FoldedField, text: str) -> bool:
                 return False
             continue
         name = parameter.name.lower()
+        # RFC 2231 does not say which form counts; of several boundaries, here the first one does.
+        is_boundary = name == "boundary"
         # The sender has also written the parameter in ASCII (RFC 2231): drop the raw form, which
         # is for readers that do not support RFC 2231.
-        if parameter.is_plain and names & {name + "*", name + "*0", name + "*0*"}:
+        has_others = names & {name + "*", name + "*0", name + "*0*"}
+        if parameter.is_plain and has_others and not is_boundary:
             continue
         field.write(";", "")
         if parameter.is_plain:
-            _write_extended(field, parameter)
+            # Its sections could not be told from those of another one.
+            _write_extended(field, parameter, may_split=not is_boundary or boundaries == 1)
         else:
             _write_extended_section(field, parameter)
         for lexeme in segment:
@@ -106,14 +111,14 @@ def _parse_parameter(segment: list[str]) -> _Parameter | None:
     return _Parameter(match[1], match[2] or "", match[3] or "", unquote(lex(value.strip(" \t"))))
 
 
-def _write_extended(field: FoldedField, parameter: _Parameter) -> None:
+def _write_extended(field: FoldedField, parameter: _Parameter, *, may_split: bool) -> None:
     """Write a parameter with an extended value, without a language (RFC 2231 section 4).
 
-    A long value is split into sections (RFC 2231 section 3).
+    A long value is split into sections (RFC 2231 section 3), if it may be.
     """
     value = quote(parameter.value, _ATTRIBUTE_CHARACTERS)
     whole = f"{parameter.name}*=UTF-8''{value}"
-    if len(whole) < LINE_WIDTH:
+    if len(whole) < LINE_WIDTH or not may_split:
         field.write(whole)
         return
     start = section = 0

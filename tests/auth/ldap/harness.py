@@ -42,7 +42,7 @@ def shared_directory(test):
         atexit.register(directory.stop)
         _directories.append(directory)
         directory.add("", objectClass=["dcObject", "organization"], o=["x"])
-        for unit in ("people", "hidden"):
+        for unit in ("people", "hidden", "one", "two"):
             directory.add(f"ou={unit}", objectClass=["organizationalUnit"])
         add_user(directory, "ann", "secret", mail=["ann@example.org"])
         add_user(directory, "zo\xe9", "s\xe9cret")
@@ -52,6 +52,8 @@ def shared_directory(test):
         add_user(directory, "reader", "secret", mailReadOnly=["TRUE"], mailSince=["2d"])
         add_user(directory, "writer", "secret", mailReadOnly=["FALSE"])
         add_user(directory, "none", None)
+        for unit in ("one", "two"):
+            add_user(directory, "ann", "secret", unit, mail=[f"ann@{unit}"])
         add_user(directory, "star\\2a", "secret")
         add_user(directory, "a\\,b", "secret")
         directory.add(

@@ -148,6 +148,16 @@ class CheckerTests(DirectoryCase):
                 self.assertEqual((await self.outcome(checker, b"ann", b"secret"))[0], b"ann")
         self.assertEqual(asked.call_count, 1)
 
+    async def test_equal_passwords(self):
+        """Users with one password are told apart by every part of their names."""
+        template = "user-dn = 'uid=%n,ou=%d,dc=example,dc=org'\nname = 'mail'\n"
+        checker = self.checker(template)
+        checker.cache_seconds = 1000
+        for _ in range(2):
+            for name in (b"ann@one", b"ann@two"):
+                self.assertEqual((await self.outcome(checker, name, b"secret"))[0], name)
+        self.assertEqual(checker.cache_sizes(), {"passwords": 2})
+
     def test_missing_library(self):
         """Without python-ldap, the message says how to install it."""
         hidden = [name for name in sys.modules if name.startswith("popserv.auth.ldap")]

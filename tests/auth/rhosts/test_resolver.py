@@ -14,7 +14,7 @@ from popserv.auth.rhosts.resolver import HostResolver, parse_address
 from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.rhosts.harness import NOT_RESOLVED, RhostsCase
+from tests.auth.rhosts.harness import CLIENTS, DNS, NOT_RESOLVED, RhostsCase
 
 
 class HostResolverTests(RhostsCase):
@@ -47,6 +47,16 @@ class HostResolverTests(RhostsCase):
             self.write(text)
             self.opened(b"ann")
             self.assertEqual(self.looked_up, asked, text)
+
+    def test_names_of_addresses(self):
+        """Names of the file are looked up, and never the name of a client's address."""
+        for function in ("getfqdn", "gethostbyaddr", "getnameinfo"):
+            self.patch(socket, function, lambda *_: self.fail("looked up"))
+        self.write(b"".join(b"%b ann ann\n" % host.encode() for host in DNS))
+        clients = (*CLIENTS, "192.0.2.99")
+        let_in = [client for client in clients if self.opened(b"ann", host=client)]
+        self.assertEqual(let_in, [*CLIENTS])
+        self.assertEqual(set(self.looked_up), set(DNS))
 
     def test_not_resolved(self):
         """An unresolved name matches no host to allow, and every host to deny."""

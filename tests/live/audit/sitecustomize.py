@@ -1,4 +1,4 @@
-"""Records what a server imports or loads after it has opened its first port.
+"""Records what a server imports, loads or looks up after it has opened its first port.
 
 Python runs this module in servers that :class:`tests.live.harness.Server` starts.  Ports are
 opened just before privileges are given up.
@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 
-_LOADS = ("import", "ctypes.dlopen")
+_LOADS = ("import", "ctypes.dlopen", "socket.gethostbyaddr", "socket.getnameinfo")
 _record = os.environ["POPSERV_TEST_LOADS"]
 _has_port = False
 

@@ -1,5 +1,9 @@
 """Tests of popserv.messages.downgrade.content."""
 
+from itertools import product
+
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.messages.downgrade.content import read_content
@@ -13,6 +17,13 @@ from tests.messages.downgrade.harness import (
     StructureTestCase,
     downgrade,
 )
+
+FORMS = [
+    *(b"; boundary=", b"; boundary*=UTF-8''", b"; boundary*0*=UTF-8''"),
+    *(b"; boundary*0=", b"; Boundary*1=", b"; boundary*1*="),
+]
+
+BOUNDARIES = [b"a", b"%41", UMLAUT, b'"' + UMLAUT + b' x"', UMLAUT * 30, UMLAUT + b"x" * 70]
 
 
 class ReadContentTests(SynchronousTestCase):
@@ -66,6 +77,21 @@ class BoundaryTests(StructureTestCase):
             once = downgrade(text + SUBJECT + b"\n")
             self.assertIn(SUBJECT, once)
             self.assertEqual(downgrade(once), once)
+
+    def test_raw_and_extended(self):
+        """A boundary outside ASCII is kept beside an extended one: RFC 2231 prefers neither."""
+        head = b"Content-Type: multipart/mixed; boundary=" + UMLAUT + b"; boundary*=UTF-8''a\n\n--"
+        result = downgrade(head + UMLAUT + b"\n" + SUBJECT + b"\n--a\n" + SUBJECT)
+        self.assertIn(b"; boundary*=UTF-8''%C3%BC; boundary*=UTF-8''a\n", result)
+        self.assertIn(b"--" + UMLAUT + b"\n" + DOWNGRADED_SUBJECT, result)
+        self.assertTrue(result.endswith(b"\n--a\n" + SUBJECT))
+
+    @given(st.lists(st.sampled_from([*map(b"".join, product(FORMS, BOUNDARIES))]), max_size=5))
+    def test_any_forms(self, parameters):
+        """Whatever the forms of several boundaries, the first one counts, before and after."""
+        text = b"Content-Type: multipart/mixed" + b"".join(parameters) + b"\n\n"
+        head = downgrade(text + b"x\n").partition(b"\n\n")[0] + b"\n"
+        self.assertEqual(read_content(head, ""), read_content(text, ""))
 
     def test_raw_boundary(self):
         """A boundary outside ASCII is compared octet for octet."""
