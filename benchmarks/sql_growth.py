@@ -39,7 +39,7 @@ FROM message;
 """
 """Maildrops with messages, which are in the order in which mail arrives: one to each in turn."""
 
-EXPLAINED = ("TAKE_LEASE", "LIST", "RELEASE_LEASE", "RETRIEVE", "REMOVE", "DELIVER")
+EXPLAINED = ("TAKE_LEASE", "LIST", "RELEASE_LEASES", "RETRIEVE", "REMOVE", "DELIVER")
 """The statements of sessions and deliveries."""
 
 

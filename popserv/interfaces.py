@@ -61,7 +61,10 @@ class IMailbox(Interface):
         """
 
     def release() -> Awaitable[None]:
-        """Release the exclusive-access lock.  It is called once."""
+        """Release the exclusive-access lock, at once or after some milliseconds.
+
+        It is called once.
+        """
 
 
 class ICachedMessages(IMailbox):

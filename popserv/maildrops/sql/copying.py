@@ -125,3 +125,4 @@ class SQLDelivery:
     async def release(self) -> None:
         """See IDelivery."""
         await self._mailbox.release()
+        await self._mailbox.released()

@@ -18,7 +18,9 @@ from popserv.maildrops.sql.statements import (
     CREATE_WITH_LEASE,
     LOGIN_DELAY,
     RELEASE_BY_NAME,
+    RELEASE_LEASE,
     RELEASE_LEASES,
+    RENEW_LEASE,
     RENEW_LEASES,
     TAKE_LEASE,
 )
@@ -31,8 +33,11 @@ _RENEWALS = 3
 GATHERING_TIME = 0.02
 """The seconds in which sessions end whose leases are released by one statement."""
 
-BUSY_PAUSE = 0.1
-"""The seconds after which a login tries again: the session may have ended on another host."""
+MAX_TOGETHER = 1000
+"""The leases that one statement releases."""
+
+BUSY_PAUSES = (0.1, 0.3)
+"""The seconds after which a login tries again: the session may have ended in another process."""
 
 
 class Execute(Protocol):
@@ -70,9 +75,10 @@ class Found(NamedTuple):
 class _Ended:
     """Leases of sessions that have ended, to be released together."""
 
-    def __init__(self, timer: IDelayedCall) -> None:
-        self.timer = timer
-        self.leases: list[Lease] = []
+    timer: IDelayedCall | None = None
+
+    def __init__(self, *leases: Lease) -> None:
+        self.leases = list(leases)
         self.released: Deferred[None] = Deferred()
 
 
@@ -80,7 +86,7 @@ class Leases:
     """The leases of the sessions of a process, which last ``seconds`` and are renewed before.
 
     Those of sessions that have ended are released together, after GATHERING_TIME.  Until then, a
-    login of the same user on this host releases them at once, and one on another host waits.
+    login of the same user in this process releases them at once, and one in another process waits.
 
     ``reactor`` provides IReactorTime.  Nothing but the database's clock decides when a lease has
     expired.
@@ -113,8 +119,6 @@ class Leases:
         """
         self._taking += 1
         try:
-            if self._is_stopped:
-                raise TryLater
             found = await self._take(name, delay)
             if self._is_stopped:
                 # stop waits for this call, and releases the lease with the others.
@@ -127,12 +131,12 @@ class Leases:
                 stopping.callback(None)
 
     async def _take(self, name: bytes, delay: int) -> Found:
-        if name in self._ended:
-            await self._release_ended(self._ended[name])
-        found = await self._try(name, delay)
-        if found is None:
-            await deferLater(self._reactor, BUSY_PAUSE)
-            found = await self._try(name, delay)
+        found = await self._try(name, delay, TAKE_LEASE, CREATE_WITH_LEASE)
+        for pause in BUSY_PAUSES:
+            if found is not None or self._has(name):
+                break
+            await deferLater(self._reactor, pause)
+            found = await self._try(name, delay, TAKE_LEASE)
         if found is None:
             raise MaildropBusy
         self._held.add(found.lease)
@@ -140,25 +144,29 @@ class Leases:
             self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
         return found
 
-    async def _try(self, name: bytes, delay: int) -> Found | None:
+    def _has(self, name: bytes) -> bool:
+        """Return whether a session of this process has the maildrop of a user."""
+        return any(lease.name == name and not lease.is_lost for lease in self._held)
+
+    async def _try(self, name: bytes, delay: int, *statements: str) -> Found | None:
         """Lock the maildrop of a user; return None if another session has it."""
+        await self.released(name)
+        if self._is_stopped:
+            raise TryLater
         token = uuid4()
         parameters = (name, token, self._seconds, delay)
         since = self._reactor.seconds()
         try:
-            rows = await self._execute(TAKE_LEASE, parameters)
-            if not rows:
-                rows = await self._execute(CREATE_WITH_LEASE, parameters)
+            for statement in statements:
+                for maildrop, state, epoch, last, _ in await self._execute(statement, parameters):
+                    return Found(Lease(name, maildrop, token, since), state, epoch, last)
         except OutcomeUnknown:
             # It may be executed late.
             self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
             raise
-        if not rows:
-            for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
-                raise LoginTooSoon(seconds)
-            return None
-        maildrop, state, epoch, last, _ = rows[0]
-        return Found(Lease(name, maildrop, token, since), state, epoch, last)
+        for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
+            raise LoginTooSoon(seconds)
+        return None
 
     def __len__(self) -> int:
         """Return how many are held."""
@@ -174,34 +182,52 @@ class Leases:
         if lease not in self._held:
             return
         self._held.remove(lease)
-        ended = self._gathered
-        if ended is None:
-            timer = self._reactor.callLater(GATHERING_TIME, self._release_gathered)
-            self._gathered = ended = _Ended(timer)
+        if self._gathered is None:
+            self._gathered = _Ended()
+            self._gathered.timer = self._reactor.callLater(GATHERING_TIME, self._release_gathered)
+        ended = self._ended[lease.name] = self._gathered
         ended.leases.append(lease)
-        self._ended[lease.name] = ended
+        if len(ended.leases) == MAX_TOGETHER:
+            self._release_gathered()
+
+    async def released(self, name: bytes) -> None:
+        """Release at once what ended sessions of a user have left, and wait for it."""
+        while name in self._ended:
+            ended = self._ended[name]
+            if ended is self._gathered:
+                self._release_gathered()
+            await ended.released
 
     def _release_gathered(self) -> None:
         ended, self._gathered = self._gathered, None
         if ended is not None:
-            if ended.timer.active():
+            if ended.timer is not None and ended.timer.active():
                 ended.timer.cancel()
             self._in_background(self._release(ended))
 
     async def _release(self, ended: _Ended) -> None:
+        left: list[Lease] = []
         try:
-            await self._end(RELEASE_LEASES, _columns(ended.leases))
+            if len(ended.leases) == 1:
+                [lease] = ended.leases
+                await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
+            else:
+                rows = await self._end(RELEASE_LEASES, _columns(ended.leases))
+                if rows is not None:
+                    done = {token for token, _ in rows}
+                    left += [lease for lease in ended.leases if lease.token not in done]
         finally:
             for lease in ended.leases:
                 if self._ended.get(lease.name) is ended:
                     del self._ended[lease.name]
+            for lease in left:
+                self._release_alone(lease)
             ended.released.callback(None)
 
-    async def _release_ended(self, ended: _Ended) -> None:
-        """Release at once what a user who logs in has left, and wait for it."""
-        if ended is self._gathered:
-            self._release_gathered()
-        await ended.released
+    def _release_alone(self, lease: Lease) -> None:
+        """Release a lock whose row another transaction has locked."""
+        ended = self._ended[lease.name] = _Ended(lease)
+        self._in_background(self._release(ended))
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -215,7 +241,8 @@ class Leases:
         for lease in list(self._held):
             self.release(lease)
         self._release_gathered()
-        await gatherResults(list(self._pending))
+        while self._pending:
+            await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
         self._timer = None
@@ -236,34 +263,55 @@ class Leases:
         try:
             rows = await self._execute(RENEW_LEASES, (*_columns(due), self._seconds))
         except TryLater:
-            _log.warn(
-                "the locks of {count} sessions cannot be renewed now; once they are older than "
-                "{seconds} s, another login may get the maildrop, and QUIT removes nothing then",
-                count=len(due),
-                seconds=self._seconds,
-            )
+            self._log_not_renewed(len(due))
             return
         renewed = {token for token, _ in rows}
+        left = []
         for lease in due:
             if lease.token in renewed:
                 lease.since = now
             elif lease in self._held:
-                lease.is_lost = True
-                _log.warn(
-                    "a session has lost the lock of its maildrop, because it was not renewed in "
-                    "time, or the database has forgotten it; its QUIT removes nothing"
-                )
+                left.append(Deferred.fromCoroutine(self._renew_alone(lease)))
+        await gatherResults(left, consumeErrors=True)
 
-    async def _end(self, statement: str, parameters: Sequence[Any]) -> None:
+    async def _renew_alone(self, lease: Lease) -> None:
+        """Renew a lock that is lost, or whose row another transaction has locked."""
+        now = self._reactor.seconds()
+        parameters = (lease.maildrop, lease.token, self._seconds)
         try:
-            await self._execute(statement, parameters)
+            rows = await self._execute(RENEW_LEASE, parameters)
+        except TryLater:
+            self._log_not_renewed(1)
+            return
+        if rows:
+            lease.since = now
+        elif lease in self._held:
+            lease.is_lost = True
+            _log.warn(
+                "a session has lost the lock of its maildrop, because it was not renewed in "
+                "time, or the database has forgotten it; its QUIT removes nothing"
+            )
+
+    def _log_not_renewed(self, count: int) -> None:
+        _log.warn(
+            "the locks of {count} sessions cannot be renewed now; once they are older than "
+            "{seconds} s, another login may get the maildrop, and QUIT removes nothing then",
+            count=count,
+            seconds=self._seconds,
+        )
+
+    async def _end(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+        """Execute a statement that releases locks; return its rows, or None without an answer."""
+        try:
+            return await self._execute(statement, parameters)
         except TryLater:
             _log.warn(
                 "maildrops may stay locked for {seconds} s, because the database does not answer",
                 seconds=self._seconds,
             )
+            return None
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         done = Deferred.fromCoroutine(work)
         done.addErrback(_log_failure)
         self._pending.add(done)

@@ -125,6 +125,10 @@ class SQLMailbox:
         """See IMailbox."""
         self._leases.release(self._lease)
 
+    async def released(self) -> None:
+        """Wait until the lock, which was given back, is released in the database."""
+        await self._leases.released(self._lease.name)
+
 
 @implementer(IReadOnlyMailbox)
 class ReadOnlySQLMailbox(SQLMailbox):

@@ -24,10 +24,11 @@ was set back.
 """
 
 CREATE_WITH_LEASE = """
-INSERT INTO maildrop AS old (name, state, epoch, holder, expires, login) VALUES (
+INSERT INTO maildrop AS old (name, state, epoch, holder, expires, login)
+SELECT
     $1::bytea, gen_random_uuid(), gen_random_uuid(),
     $2::uuid, now() + $3::float8 * interval '1 second', CASE WHEN $4::float8 > 0 THEN now() END
-)
+FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (name) DO UPDATE
 SET holder = excluded.holder, expires = excluded.expires,
     login = coalesce(excluded.login, old.login)
@@ -38,10 +39,12 @@ WHERE (
         OR old.login > now() + interval '1 minute'
     )
 )
-RETURNING id, uuid_send(state), uuid_send(epoch), last,
-    set_config('synchronous_commit', 'off', true)
+RETURNING id, uuid_send(state), uuid_send(epoch), last, current_setting('synchronous_commit')
 """
-"""The first login of a user.  Parameters: as those of TAKE_LEASE."""
+"""The first login of a user.  Parameters: as those of TAKE_LEASE.
+
+A row that another session has is locked by it, too, so that it must not wait until that is durable.
+"""
 
 LOGIN_DELAY = """
 SELECT ceil(extract(epoch FROM login - now()) + $2::float8)::bigint FROM maildrop
@@ -52,19 +55,44 @@ WHERE name = $1::bytea AND login > now() - $2::float8 * interval '1 second'
 
 RENEW_LEASES = """
 UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'
-FROM unnest($1::bigint[], $2::uuid[]) AS mine (id, token)
-WHERE maildrop.id = mine.id AND holder = token
+FROM (
+    SELECT maildrop.id, token FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+    JOIN maildrop ON maildrop.id = held.id AND holder = token
+    FOR NO KEY UPDATE OF maildrop SKIP LOCKED
+) AS mine
+WHERE maildrop.id = mine.id
 RETURNING token, set_config('synchronous_commit', 'off', true)
 """
-"""Parameters: ids of maildrops, tokens, seconds.  A token that is not returned is lost."""
+"""Parameters: ids of maildrops, tokens, seconds.
+
+A token that is not returned is lost, or its row is locked: one that a transaction has locked, for
+as long as a standby is down, does not keep the others.
+"""
+
+RENEW_LEASE = """
+UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'
+WHERE id = $1::bigint AND holder = $2::uuid
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: id of a maildrop, token, seconds."""
 
 RELEASE_LEASES = """
 UPDATE maildrop SET holder = NULL, expires = NULL
-FROM unnest($1::bigint[], $2::uuid[]) AS mine (id, token)
-WHERE maildrop.id = mine.id AND holder = token
+FROM (
+    SELECT maildrop.id, token FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+    JOIN maildrop ON maildrop.id = held.id AND holder = token
+    FOR NO KEY UPDATE OF maildrop SKIP LOCKED
+) AS mine
+WHERE maildrop.id = mine.id
+RETURNING token, set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: ids of maildrops, tokens; the rest is as for RENEW_LEASES."""
+
+RELEASE_LEASE = """
+UPDATE maildrop SET holder = NULL, expires = NULL WHERE id = $1::bigint AND holder = $2::uuid
 RETURNING set_config('synchronous_commit', 'off', true)
 """
-"""Parameters: ids of maildrops, tokens."""
+"""Parameters: id of a maildrop, token."""
 
 RELEASE_BY_NAME = """
 UPDATE maildrop SET holder = NULL, expires = NULL WHERE name = $1::bytea AND holder = $2::uuid

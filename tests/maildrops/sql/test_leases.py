@@ -6,8 +6,8 @@ from twisted.logger import globalLogPublisher
 
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
-from popserv.maildrops.sql import statements
-from popserv.maildrops.sql.leases import BUSY_PAUSE, GATHERING_TIME
+from popserv.maildrops.sql import leases, statements
+from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
@@ -49,19 +49,25 @@ class LeaseTests(SQLCase):
         await self.renew(GATHERING_TIME)
 
     async def assert_busy(self, attempt):
-        """Check that a login of the first store finds another session, after its pause."""
+        """Check that a login of the first store finds another session, after its pauses."""
         refused = self.assertFailure(Deferred.fromCoroutine(attempt), MaildropBusy)
-        await wait_for(lambda: self.is_pausing, "the pause of a login")
-        self.clock.advance(BUSY_PAUSE)
+        for pause in BUSY_PAUSES:
+            await self.pause(pause)
         await refused
 
-    @property
-    def is_pausing(self):
-        """Whether a login of the first store waits before it tries again."""
-        return any(
-            call.getTime() == self.clock.seconds() + BUSY_PAUSE
-            for call in self.clock.getDelayedCalls()
-        )
+    async def pause(self, seconds=BUSY_PAUSES[0]):
+        """Let a login of the first store wait before it tries again."""
+        await self.pausing(seconds)
+        self.clock.advance(seconds)
+
+    async def pausing(self, seconds):
+        """Wait until a login of the first store waits so long."""
+
+        def is_pausing():
+            times = [call.getTime() for call in self.clock.getDelayedCalls()]
+            return self.clock.seconds() + seconds in times
+
+        await wait_for(is_pausing, "the pause of a login")
 
     async def test_statements(self):
         """A login into a maildrop that has not changed is one statement, and so is its end."""
@@ -70,7 +76,7 @@ class LeaseTests(SQLCase):
             self.database.executed.clear()
             mailbox = await self.store.open_maildrop(b"ann")
             await self.end(mailbox)
-            self.assertEqual(self.database.executed, [*expected, statements.RELEASE_LEASES])
+            self.assertEqual(self.database.executed, [*expected, statements.RELEASE_LEASE])
 
     async def test_gathered(self):
         """The locks of sessions that end at about the same time are released by one statement."""
@@ -103,13 +109,12 @@ class LeaseTests(SQLCase):
         mailbox = await self.store.open_maildrop(b"ann")
         self.assertEqual(self.database.executed, [statements.RELEASE_LEASES, statements.TAKE_LEASE])
         await mailbox.release()
-        self.database.faults[statements.RELEASE_LEASES] = wait
+        self.database.faults[statements.RELEASE_LEASE] = wait
         self.clock.advance(GATHERING_TIME)
         logins = [Deferred.fromCoroutine(self.store.open_maildrop(b"ann")) for _ in range(2)]
         answered.callback(None)
         mailbox = await logins[0]
-        await wait_for(lambda: self.is_pausing, "the pause of the second login")
-        self.clock.advance(BUSY_PAUSE)
+        # The other session is in this process, so that there is nothing to wait for.
         await self.assertFailure(logins[1], MaildropBusy)
         await self.end(mailbox)
 
@@ -129,19 +134,100 @@ class LeaseTests(SQLCase):
         mailbox = await self.other.open_maildrop(b"ann")
         await mailbox.release()
         login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
-        await wait_for(lambda: self.is_pausing, "the pause of a login")
         await wait_for(lambda: not self.other._leases._ended, "the end of the session")
-        self.clock.advance(BUSY_PAUSE)
+        await self.pause()
         await self.end(await login)
+
+    async def test_ended_after_pause(self):
+        """A session that ends in the second pause, in this process, is looked for, too."""
+        others = await self.other.open_maildrop(b"ann")
+        login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
+        await self.pause()
+        await self.pausing(BUSY_PAUSES[1])
+        self.expire()
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.clock.advance(BUSY_PAUSES[1] - GATHERING_TIME / 2)
+        await mailbox.release()
+        self.clock.advance(GATHERING_TIME / 2)
+        await self.end(await login)
+        await others.release()
+
+    async def test_many_together(self):
+        """So many sessions that end together are released without waiting for more."""
+        self.patch(leases, "MAX_TOGETHER", 2)
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        self.database.executed.clear()
+        for mailbox in ended:
+            await mailbox.release()
+        await self.renew(0)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        await self.renew(GATHERING_TIME)
+        self.assertEqual(self.database.executed[1:], [statements.RELEASE_LEASE])
+        self.assertEqual(self.sql("SELECT count(*) FROM maildrop WHERE holder IS NULL"), [(3,)])
+
+    async def test_locked_row(self):
+        """A row that a transaction has locked does not keep the locks of others."""
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
+        self.database.executed.clear()
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            for mailbox in ended:
+                await mailbox.release()
+            self.clock.advance(GATHERING_TIME)
+            await (await self.other.open_maildrop(b"bob")).release()
+            expected = [statements.RELEASE_LEASES, statements.RELEASE_LEASE]
+            await wait_for(lambda: self.database.executed == expected, "the second statement")
+            self.assertEqual([*self.store._leases._ended], [b"ann"])
+        await (await self.store.open_maildrop(b"ann")).release()
+        await self.store.stop()
+        self.assertEqual(self.warnings(), [])
+
+    async def test_renewed_locked_row(self):
+        """A row that a transaction has locked does not keep the locks of others from renewal."""
+        mailboxes = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
+        self.expire()
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            self.clock.advance(10)
+            with self.assertRaises(MaildropBusy):
+                await self.other.open_maildrop(b"bob")
+        await self.renew(0)
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        self.assertEqual(self.warnings(), [])
+        for mailbox in mailboxes:
+            await mailbox.release()
+
+    async def test_renewal_of_locked_row_unanswered(self):
+        """A lock that cannot be renewed alone is not lost."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.database.faults[statements.RENEW_LEASES] = empty
+        self.database.faults[statements.RENEW_LEASE] = raising(DatabaseUnavailable())
+        await self.renew()
+        self.assertIn("cannot be renewed now", self.warnings()[0])
+        self.database.faults[statements.RENEW_LEASES] = empty
+        self.expire()
+        await self.renew()
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        self.assertEqual(len(self.warnings()), 1)
+        await mailbox.release()
 
     async def test_busy(self):
         """Without a delay between logins nobody asks how long it is."""
         mailbox = await self.store.open_maildrop(b"ann")
         for attempt in (self.store.open_maildrop, self.store.open_delivery):
             self.database.executed.clear()
-            await self.assert_busy(attempt(b"ann"))
-            expected = [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE] * 2
+            with self.assertRaises(MaildropBusy):
+                await attempt(b"ann")
+            expected = [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE]
             self.assertEqual(self.database.executed, expected)
+        others = self.make_store()
+        self.database.executed.clear()
+        with self.assertRaises(MaildropBusy):
+            await others.open_maildrop(b"ann")
+        again = [statements.TAKE_LEASE] * len(BUSY_PAUSES)
+        self.assertEqual(self.database.executed[-4:], [*expected, *again])
         await mailbox.release()
 
     async def test_login_delay(self):
@@ -342,7 +428,7 @@ class LeaseTests(SQLCase):
     async def test_unreleased(self):
         """A session whose end the database does not notice ends without an error."""
         mailbox = await self.store.open_maildrop(b"ann")
-        self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+        self.database.faults[statements.RELEASE_LEASE] = raising(DatabaseUnavailable())
         await self.end(mailbox)
         self.assertIn("may stay locked", self.warnings()[0])
 
@@ -410,6 +496,11 @@ class LeaseTests(SQLCase):
             await self.store.open_maildrop(b"ann")
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
+
+
+async def empty(execute):
+    """Execute no statement, and return no row."""
+    return []
 
 
 async def twice(execute):

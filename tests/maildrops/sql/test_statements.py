@@ -130,15 +130,21 @@ class LeaseTests(StatementCase):
     def test_renew(self):
         """The leases of these tokens are renewed, also if they have expired, and no others."""
         third = self.create(b"third", 0)
-        for holder, expires in ((MINE, -1), (MINE, 5)):
+        for (holder, expires), together in product(((MINE, -1), (MINE, 5)), (True, False)):
             with self.transaction():
                 self.set_lease(self.ann, holder, expires, -3)
                 self.set_lease(self.bob, OTHERS, 5)
                 self.set_lease(third, MINE, 5)
-                rows = self.execute(
-                    statements.RENEW_LEASES, [self.ann, self.bob], [MINE, MINE], SECONDS
-                )
-                self.assertEqual(rows, [(MINE, "off")])
+                if together:
+                    parameters = [self.ann, self.bob], [MINE, MINE], SECONDS
+                    rows = self.execute(statements.RENEW_LEASES, *parameters)
+                    self.assertEqual(rows, [(MINE, "off")])
+                else:
+                    rows = [
+                        self.execute(statements.RENEW_LEASE, maildrop, MINE, SECONDS)
+                        for maildrop in (self.ann, self.bob)
+                    ]
+                    self.assertEqual(rows, [[("off",)], []])
                 self.assertEqual(self.leases(), ((MINE, SECONDS, -3), (OTHERS, 5, None)))
                 self.assertEqual(self.lease(third), (MINE, 5, None))
 
@@ -146,6 +152,7 @@ class LeaseTests(StatementCase):
         """A lease is released by who has it, and no other one is."""
         for statement, parameters in (
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
+            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             for holder, other in ((MINE, MINE), (OTHERS, MINE), (MINE, OTHERS)):
@@ -154,7 +161,7 @@ class LeaseTests(StatementCase):
                     self.set_lease(self.bob, other, 5)
                     rows = self.execute(statement, *parameters)
                     is_released = holder == MINE
-                    self.assertEqual(rows, [("off",)] * is_released)
+                    self.assertEqual([row[-1] for row in rows], ["off"] * is_released)
                     released = (None, None, -3) if is_released else (holder, 5, -3)
                     self.assertEqual(self.leases(), (released, (other, 5, None)))
 
@@ -165,8 +172,12 @@ class LeaseTests(StatementCase):
         for statement, parameters in (
             (statements.TAKE_LEASE, (b"ann", MINE, SECONDS, 0)),
             (statements.CREATE_WITH_LEASE, (b"ann", MINE, SECONDS, 0)),
+            # A login that finds another session locks the row as well.
+            (statements.CREATE_WITH_LEASE, (b"ann", OTHERS, SECONDS, 0)),
             (statements.RENEW_LEASES, ([self.ann], [MINE], SECONDS)),
+            (statements.RENEW_LEASE, (self.ann, MINE, SECONDS)),
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
+            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             self.set_lease(self.ann, MINE, 5)
