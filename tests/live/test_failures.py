@@ -287,13 +287,19 @@ class DatabaseTests(FailureCase):
     def test_no_standby(self):
         """Nothing is acknowledged that the standby does not have; mail can be read."""
         user, reader = self.new_user(SMALL), self.new_user(SMALL)
-        session = self.login(self.one, user)
+        session, others = self.login(self.one, user), self.login(self.one, reader)
         session.ask(b"DELE 1")
         _, standby = self.cluster.databases
         standby.stop()
         try:
             self.assertEqual(self.deliver(self.other, self.new_user()), 451)
+            # A maildrop that is in use is refused as usual.
+            _, reply = self.try_login(self.other, reader)
+            self.assertIn(b"[IN-USE]", reply)
             self.assert_refused(session.close(), NOT_REMOVED)
+            # The lock that cannot be released keeps no other one.
+            others.close()
+            self.assertEqual(self.messages(self.login(self.other, reader)), [SMALL])
             # Its removal waits, and with it all that would change the same maildrop.
             _, reply = self.try_login(self.other, user)
             self.assert_refused(reply, LATER)
