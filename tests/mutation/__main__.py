@@ -15,8 +15,8 @@ from tests.mutation.running import SURVIVED, in_child, judge, name_of, prepare
 DIRECTORY = CHECKOUT / "build" / "mutation"
 SECONDS = 20
 
-WITH_C = ("popserv/runtime/native_threads.py",)
-"""Modules that do nothing without ``popserv._speedups``; for all others its Python is changed."""
+WITH_C = ("popserv/runtime/native_threads.py", "popserv/runtime/threads.py")
+"""The modules that use jobs of ``popserv._speedups``; for others it would replace what is tried."""
 
 
 def parse(arguments):
