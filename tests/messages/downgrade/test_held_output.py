@@ -51,6 +51,24 @@ class TypeTests(SynchronousTestCase):
             self.assertEqual(downgrade(head % old + SUBJECT), downgraded % new + DOWNGRADED_SUBJECT)
             self.assertEqual(downgrade(head % old + b"x: y\n\n"), downgraded % old + b"x: y\n\n")
 
+    def test_type_without_space(self):
+        """The type may follow the colon at once."""
+        self.assertEqual(
+            downgrade(b"Content-Type:message/global\n\n" + SUBJECT),
+            b"Content-Type:message/rfc822\n\n" + DOWNGRADED_SUBJECT,
+        )
+
+    def test_groups_of_fields(self):
+        """What follows the first group of fields is another one, or a body."""
+        for media_type, changed in (
+            (b"message/disposition-notification", DOWNGRADED_SUBJECT),
+            (b"message/global-disposition-notification", DOWNGRADED_SUBJECT),
+            (b"message/global-headers", SUBJECT),
+            (b"message/rfc822", SUBJECT),
+        ):
+            result = downgrade(b"Content-Type: %b\n\nx: y\n\n%b" % (media_type, SUBJECT))
+            self.assertTrue(result.endswith(b"x: y\n\n" + changed), result)
+
     def test_encoded(self):
         """An encoded message/global passes unchanged (RFC 6532 section 3.5)."""
         text = b"Content-Type: message/global\nContent-Transfer-Encoding: base64\n\n" + SUBJECT
