@@ -32,6 +32,20 @@ class DowngradeTests(SynchronousTestCase):
         ]:
             self.assertEqual(downgrade_to_line("Content-Type: " + text), "Content-Type: " + result)
 
+    def test_sections(self):
+        """A value that does not fit on a line is split into sections, each as long as it may be."""
+        result = downgrade(f"Content-Type: a/b; name={'x' * 54}\xfc")
+        self.assertEqual(result, f"Content-Type: a/b;\n name*=UTF-8''{'x' * 54}%C3%BC")
+        result = downgrade(f"Content-Type: a/b; name={'x' * 55}\xfc")
+        self.assertEqual(
+            result, f"Content-Type: a/b;\n name*0*=UTF-8''{'x' * 55};\n name*1*=%C3%BC"
+        )
+        result = downgrade(f"Content-Type: a/b; name={'x' * 120}\xfc")
+        self.assertEqual(
+            result,
+            f"Content-Type: a/b;\n name*0*=UTF-8''{'x' * 58};\n name*1*={'x' * 62};\n name*2*=%C3%BC",
+        )
+
     def test_syntax_error(self):
         """A field with a syntax error keeps its parameters in ASCII, such as a boundary."""
         for text in (
