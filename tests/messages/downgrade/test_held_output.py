@@ -6,6 +6,7 @@ from email.policy import default as policy
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.downgrade.held_output import MAX_HELD, HeldOutput
 from tests.messages.downgrade.harness import (
     BOUNCE,
     DOWNGRADED_SUBJECT,
@@ -110,3 +111,12 @@ class TypeTests(SynchronousTestCase):
         long = b"z" * 70_000
         self.assertEqual(downgrader.feed(long), part + b"x: y\n\n" + long)
         self.assertEqual(downgrader.feed(b"more"), b"more")
+
+    def test_limit(self):
+        """Up to MAX_HELD octets are held back, and as many after a release."""
+        held = HeldOutput()
+        for _ in range(2):
+            held.open(0, b"header", b"other")
+            self.assertEqual(held.hold(b"x" * MAX_HELD), b"")
+            self.assertEqual(held.hold(b"y"), b"header" + b"x" * MAX_HELD + b"y")
+            self.assertFalse(held)
