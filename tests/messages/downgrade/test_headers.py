@@ -1,5 +1,7 @@
 """Tests of popserv.messages.downgrade.headers."""
 
+from unittest import mock
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.messages.downgrade import headers as module
@@ -42,13 +44,14 @@ class HeaderTests(SynchronousTestCase):
     def test_limits(self):
         """The limits on the number and the octets of fields are for all headers of a message."""
         for limit, value in (("MAX_FIELDS", 2), ("MAX_DOWNGRADED", 2 * len(SUBJECT))):
-            self.patch(module, limit, value)
-            headers = HeaderDowngrader()
-            downgraded = headers.downgrade(SUBJECT) + headers.downgrade(b"x: y\n" + SUBJECT)
-            self.assertEqual(downgraded, DOWNGRADED_SUBJECT + b"x: y\n" + DOWNGRADED_SUBJECT)
-            self.assertFalse(headers.exceeded_limits)
-            self.assertEqual(headers.downgrade(SUBJECT * 2), SUBJECT * 2)
-            self.assertTrue(headers.exceeded_limits)
+            with mock.patch.object(module, limit, value):
+                headers = HeaderDowngrader()
+            with mock.patch.object(module, "MAX_FIELD", len(SUBJECT)):
+                downgraded = headers.downgrade(SUBJECT) + headers.downgrade(b"x: y\n" + SUBJECT)
+                self.assertEqual(downgraded, DOWNGRADED_SUBJECT + b"x: y\n" + DOWNGRADED_SUBJECT)
+                self.assertFalse(headers.exceeded_limits)
+                self.assertEqual(headers.downgrade(SUBJECT * 2), SUBJECT * 2)
+                self.assertTrue(headers.exceeded_limits)
 
     def test_long_field_of_a_message(self):
         """The field behind a field over 32 KiB is downgraded in a message, too."""
