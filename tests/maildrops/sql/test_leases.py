@@ -126,11 +126,14 @@ class LeaseTests(SQLCase):
 
     async def test_ended_elsewhere(self):
         """A login on another host waits for the end of a session there."""
-        mailbox = await self.other.open_maildrop(b"ann")
+        clock = Clock()
+        other = self.make_store(clock)
+        mailbox = await other.open_maildrop(b"ann")
         await mailbox.release()
         login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
         await wait_for(lambda: self.is_pausing, "the pause of a login")
-        await wait_for(lambda: not self.other._leases._ended, "the end of the session")
+        clock.advance(GATHERING_TIME)
+        await wait_for(lambda: not other._leases._ended, "the end of the session")
         self.clock.advance(BUSY_PAUSE)
         await self.end(await login)
 
