@@ -58,7 +58,7 @@ class DataReader:
             self.has_bare_lf = True
         self.octets += len(text)
         context = b"\r" if self._after_cr else b""
-        self._after_cr = text.endswith(b"\r") or (self._after_cr and not text)
+        self._after_cr = text.endswith(b"\r")
         text = context + text
         if b"\r\r\n" in text:
             return _LINE_END.sub(b"\n", text)[len(context) :]

@@ -49,7 +49,13 @@ _UNCHANGED = 0xFFFF_FFFF
 
 # The system call has other numbers elsewhere, and another form on 32 bits.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159}
-IS_SUPPORTED = sys.platform == "linux" and sys.maxsize >> 32 and os.uname().machine in _SETGROUPS
+
+
+def _is_supported(platform: str, maxsize: int, machine: str) -> bool:
+    return platform == "linux" and maxsize >> 32 > 0 and machine in _SETGROUPS
+
+
+IS_SUPPORTED = _is_supported(sys.platform, sys.maxsize, os.uname().machine)
 """Whether threads of this system can have different credentials."""
 
 # PyDLL keeps the lock of the interpreter, which costs less than the calls.

@@ -43,6 +43,13 @@ class ParseTests(SynchronousTestCase):
         ):
             self.assertRaises(InvalidArgument, parse_argument, b"TO", argument)
 
+    def test_longest(self):
+        """A path may have MAX_PATH octets, with its angle brackets."""
+        longest = b"x" * (MAX_PATH - 2)
+        address, _ = parse_argument(b"TO", b"TO:<%b> SIZE=5" % longest)
+        self.assertEqual(address.text, longest)
+        self.assertRaises(InvalidArgument, parse_argument, b"TO", b"TO:<%bx>" % longest)
+
     @given(st.binary(max_size=30))
     def test_nothing_escapes(self, octets):
         """An address contains no angle bracket outside of quotes, no line end and no NUL."""

@@ -30,12 +30,15 @@ class ConnectionTests(LMTPCase):
         """A client that does not read the last reply is disconnected all the same."""
         self.client.ask(b"QUIT")
         self.assertFalse(self.client.transport.aborted)
+        # A transport with a producer would not close.
+        self.assertIsNone(self.client.transport.producer)
         self.client.clock.advance(CLOSE_TIMEOUT)
         self.assertTrue(self.client.transport.aborted)
 
     def test_back_pressure(self):
         """Who does not read replies is not read either."""
-        protocol = self.client.protocol
+        protocol, transport = self.client.protocol, self.client.transport
+        self.assertEqual((transport.producer, transport.streaming), (protocol, True))
         protocol.pauseProducing()
         self.assertEqual(self.client.transport.producerState, "paused")
         self.assertEqual(self.client.ask(b"NOOP"), [])

@@ -25,9 +25,11 @@ class FactoryTests(LMTPCase):
         self.connect(factory)
 
     def test_host(self):
-        """The default name is that of the machine."""
+        """The default name is that of the machine; 100 connections are the default limit."""
         factory = LMTPFactory(self.store, self.factory.recipients)
         self.assertEqual(factory.host, gethostname().encode())
+        self.assertEqual(factory.max_connections, 100)
+        self.assertFalse(factory.noisy)
         verifyObject(IFinalDelivery, self.store)
 
 

@@ -1,6 +1,7 @@
 """popserv.delivery.lmtp: the commands of LMTP, and what becomes of messages."""
 
 import errno
+from io import BytesIO
 from itertools import pairwise
 from unittest import mock
 
@@ -37,6 +38,7 @@ class CommandTests(LMTPCase):
         for line in (b"HELO x", b"EHLO x"):
             self.assertEqual(self.client.ask(line), ["500 5.5.1 this is LMTP, use LHLO"])
         self.assertEqual(self.client.ask(b"LHLO"), ["501 5.5.4 syntax error in the arguments"])
+        self.assertEqual(len(self.client.ask(b"LHLO  X ")), 6)
 
     def test_sequence(self):
         """Commands in a wrong order are refused; DATA requires a recipient (section 4.2)."""
@@ -80,7 +82,8 @@ class CommandTests(LMTPCase):
             (b"FROM:<\xff@b> SMTPUTF8", "501"),
             (b"FROM:<a@b> BODY=BINARYMIME", "501"),
             (b"FROM:<a@b> SIZE=x", "501"),
-            (b"FROM:<a@b> SIZE=" + b"1" * 30, "501"),
+            (b"FROM:<a@b> SIZE=" + b"9" * 20, "552"),
+            (b"FROM:<a@b> SIZE=" + b"9" * 21, "501"),
             (b"FROM:a@b", "501"),
             (b"TO:<a@b>", "501"),
             (b"FROM:<a@b> RET=FULL", "555"),
@@ -152,6 +155,19 @@ class CommandTests(LMTPCase):
         replies = self.client.ask(*[b"GET / HTTP/1.1"] * 30)
         self.assertEqual(len(replies), lmtp.MAX_BAD_COMMANDS + 1)
         self.assertEqual(replies[-1][:3], "421")
+        client = Client(self.factory)
+        client.received()
+        replies = client.ask(*[b"DATA"] * 30)
+        self.assertEqual([each[:3] for each in replies], ["503"] * lmtp.MAX_BAD_COMMANDS + ["421"])
+
+    def test_some_bad_commands(self):
+        """A valid command has those before it forgotten, whatever its reply is."""
+        for valid in (b"NOOP", b"LHLO x"):
+            client = self.connect()
+            bad = [b"BAD"] * (lmtp.MAX_BAD_COMMANDS - 1)
+            *_, last = client.ask(*bad, valid, *bad)
+            self.assertEqual(last[:3], "500")
+            self.assertEqual([each[:3] for each in client.ask(b"BAD")], ["500", "421"])
 
 
 class MessageTests(LMTPCase):
@@ -273,6 +289,13 @@ class MessageTests(LMTPCase):
         self.store.waiting.callback(None)
         self.assertEqual(self.client.received(), b"250 2.0.0 message delivered\r\n250 2.0.0 ok\r\n")
         self.assertEqual(self.client.transport.producerState, "producing")
+        self.store.waiting = Deferred()
+        self.begin()
+        self.client.ask(b"x", b".")
+        self.store.waiting.callback(None)
+        self.client.received()
+        self.client.clock.advance(300)
+        self.assertEqual(self.client.received()[:4], b"421 ")
 
     def test_lost_while_delivering(self):
         """If the connection is lost meanwhile, the delivery goes on."""
@@ -317,6 +340,41 @@ class MessageTests(LMTPCase):
             self.assertEqual(client.send(b"x" * 1000), b"")
         self.assertEqual(client.ask(b"", b"."), ["552 5.3.4 message is too large"])
         self.assertEqual(len(self.store.messages(b"ann")), 2)
+        for limit, code in ((0, "250"), (1, "552")):
+            client = self.connect(self.make_factory(max_octets=limit))
+            self.begin(client=client)
+            self.assertEqual(client.ask(b"", b".")[0][:3], code)
+
+    def test_too_large_for_a_file(self):
+        """The temporary file of a message above the limit is removed at once."""
+        client = self.connect(self.make_factory(max_octets=2 * MAX_IN_MEMORY))
+        self.begin(client=client)
+        file = BytesIO()
+        with mock.patch.object(spool_module, "TemporaryFile", return_value=file):
+            client.send(b"x" * (MAX_IN_MEMORY + 1))
+            self.assertEqual(len(file.getvalue()), len(PATH) + MAX_IN_MEMORY + 1)
+            client.send(b"x" * MAX_IN_MEMORY)
+        self.assertTrue(file.closed)
+
+    def test_lost(self):
+        """The temporary file of a message is removed when the connection is lost."""
+        for is_written in (True, False):
+            written = Deferred()
+
+            async def run(function, *args, written=written):
+                await written
+                return function(*args)
+
+            client = self.connect(self.make_factory(run=run))
+            self.begin(client=client)
+            file = BytesIO()
+            with mock.patch.object(spool_module, "TemporaryFile", return_value=file):
+                client.send(b"x" * (MAX_IN_MEMORY + 1))
+                steps = [lambda written=written: written.callback(None), client.lose]
+                for step in steps if is_written else reversed(steps):
+                    self.assertFalse(file.closed)
+                    step()
+            self.assertTrue(file.closed)
 
     def large(self, client):
         """Send a message that does not fit into memory; return the reply."""

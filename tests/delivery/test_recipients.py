@@ -117,9 +117,11 @@ class RecipientsTests(SynchronousTestCase):
             (b"b+c+d+e", None),
             (b"+ann", None),
             (b"eve+ann", None),
+            (b"ann+a/b", b"ann"),
         ):
             self.assertEqual(self.find(address, checker, delimiter=b"+"), expected)
             self.assertEqual(self.find(address, checker), expected if address == b"ann+x" else None)
+        self.assertIsNone(self.find(b"annXx", Lookup(b"ann")))
 
     def test_folder(self):
         """The mail goes to a folder only if it is told to, and the folder exists."""

@@ -146,6 +146,7 @@ class DeliveryTests(SMTPCase):
         self.assertEqual(self.store.calls, 1)
         [message] = self.store.messages(b"ann")
         self.assertEqual(self.store.messages(b"bob"), [message])
+        self.assertEqual(message.count(b"\n"), 5)
         self.assertNotIn(b"example.org>", message.partition(b"\n")[2])
         self.assertTrue(self.send(b"ann", sender=b"").startswith("250 "))
         self.assertTrue(self.store.messages(b"ann")[1].startswith(b"Return-Path: <>\n"))
@@ -185,6 +186,18 @@ class DeliveryTests(SMTPCase):
         self.assertEqual(replies, ["451 4.3.0 temporary failure, try again later"])
         self.assertEqual(len(self.lines()), 2)
 
+    def test_errors(self):
+        """An unknown recipient has an exception of its own."""
+        delivery = self.factory.getMessageDelivery()
+        unknown, known = (
+            User(Address(name + b"@example.org"), (b"x", b"y"), None, Address(b""))
+            for name in (b"eve", b"ann")
+        )
+        self.failureResultOf(delivery.validateTo(unknown), smtp.SMTPBadRcpt)
+        with mock.patch.object(Recipients, "find", side_effect=TryLater):
+            failure = self.failureResultOf(delivery.validateTo(known))
+        self.assertIs(failure.type, smtp.SMTPServerError)
+
     def test_text_refused(self):
         """A message with a bare LF, too long, or for which there is no room is refused."""
         reply = self.send(b"ann", b"bob", text=(b"a: b", b"x\n.\ny", b"more"))
@@ -205,6 +218,21 @@ class DeliveryTests(SMTPCase):
         self.assertEqual(len(self.store.messages(b"ann")), 1)
         self.connect(max_octets=0)
         self.assertTrue(self.send(b"ann", text=(b"a: b", b"x" * 300)).startswith("250 "))
+
+    def test_limit(self):
+        """A message may have as many octets as the limit says, and then its text is dropped."""
+        self.send(b"ann")
+        (message,) = self.store.messages(b"ann")
+        octets = len(message.partition(b"\n")[2])
+        for limit, code in ((octets, "250"), (octets - 1, "552"), (1, "552")):
+            self.connect(max_octets=limit)
+            file = BytesIO()
+            with mock.patch.object(smtp, "spool_file", return_value=file):
+                replies = self.ask(b"MAIL FROM:<>", b"RCPT TO:<ann@example.org>", b"DATA")
+                replies += self.ask(b"Subject: x", b"", b"text")
+                self.assertEqual(file.closed, code == "552")
+                replies += self.ask(b".")
+            self.assertIn(code, [each[:3] for each in replies[2:]])
 
     def test_waiting(self):
         """The reply is sent when the store has the message."""

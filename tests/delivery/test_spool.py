@@ -2,6 +2,7 @@
 
 import errno
 import tempfile
+from sys import getrefcount
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -41,6 +42,25 @@ class SpoolTests(SynchronousTestCase):
             self.assertEqual(file.read(), b"".join(pieces))
             spool.close()
             self.assertTrue(file.closed)
+
+    def test_limit(self):
+        """As many octets are kept in memory after a part was written as before."""
+        spool = Spool(run_inline)
+        for _ in range(2):
+            self.assertFalse(spool.add(b"a" * MAX_IN_MEMORY))
+            self.assertTrue(spool.add(b"b"))
+            result(spool.flush())
+        spool.close()
+
+    def test_memory(self):
+        """What was added is not kept beside the whole message, nor when that is dropped."""
+        for drop in (lambda spool: result(spool.finish()), Spool.close):
+            piece = bytes(100)
+            references = getrefcount(piece)
+            spool = self.fill(piece, b"b")
+            drop(spool)
+            self.assertEqual(getrefcount(piece), references)
+            spool.close()
 
     def test_full(self):
         """An error names the directory."""

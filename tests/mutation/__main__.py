@@ -15,6 +15,9 @@ from tests.mutation.running import SURVIVED, in_child, judge, name_of, prepare
 DIRECTORY = CHECKOUT / "build" / "mutation"
 SECONDS = 20
 
+WITH_C = ("popserv/runtime/native_threads.py", "popserv/runtime/threads.py")
+"""The modules that use jobs of ``popserv._speedups``; for others it would replace what is tried."""
+
 
 def parse(arguments):
     """Return the options."""
@@ -127,7 +130,7 @@ class Module:
 def covering_of(path, options, cache):
     """Return what a run of the tests of a module without a mutant shows."""
     package, names = str(Path(path).parent), options.tests or tests_of(path)
-    key = (package, *names)
+    key = (path in WITH_C, package, *names)
     if key not in cache:
         directory = options.directory / package.replace("/", ".")
         print(f"{package}: running its tests without a mutant", flush=True)
@@ -139,11 +142,13 @@ def covering_of(path, options, cache):
 
 def main(arguments=None):
     """Run the mutants that the options select; return the exit code."""
-    # What is changed is in Python, and Hypothesis tries the same examples each time.
-    os.environ.update(PURE_PYTHON="1", CI="1")
+    # Hypothesis tries the same examples each time.
+    os.environ["CI"] = "1"
     options, equivalents = parse(arguments), read_equivalents()
     cache, counts = {}, {}
     for path in modules(options):
+        # It is read in the processes that import popserv.
+        os.environ["PURE_PYTHON"] = str(int(path not in WITH_C))
         module = Module(options, path, equivalents)
         if module.pending() and not in_child(module.run, covering_of(path, options, cache)):
             return 1

@@ -17,7 +17,10 @@ from tests.mutation.mutants import CHECKOUT
 from tests.mutation.running import name_of
 
 ALSO = {
-    "popserv/commands": ("tests.test_transcripts",),
+    "popserv/commands": (
+        "tests.server.test_protocol.InputTests.test_series_only",
+        "tests.test_transcripts",
+    ),
     "popserv/core": (
         "tests.commands",
         "tests.server",

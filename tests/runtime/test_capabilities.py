@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+from array import array
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.runtime import capabilities
 from popserv.runtime.capabilities import (
+    OVERRIDING,
     SWITCHING,
     effective,
     keep_only,
@@ -19,6 +21,7 @@ from popserv.runtime.capabilities import (
 from tests.runtime.harness import CAP_DAC_OVERRIDE, CAP_SETUID, drop_capability, in_thread
 
 _GET_KEEPCAPS = 7
+CAP_FSETID, CAP_SETGID = 4, 6
 
 
 def in_kernel(name):
@@ -47,6 +50,14 @@ class CapabilityTests(SynchronousTestCase):
         found, expected = in_thread(find)
         self.assertEqual(found, expected)
         self.assertFalse(found & 1 << CAP_DAC_OVERRIDE)
+
+    def test_numbers(self):
+        """The capabilities are those of linux/capability.h, of which there are more than 32."""
+        self.assertEqual(SWITCHING, 1 << CAP_SETGID | 1 << CAP_SETUID)
+        self.assertEqual(OVERRIDING, sum(1 << number for number in range(CAP_FSETID + 1)))
+        sets = array("I", [1, 2, 4, 8, 16, 32])
+        with mock.patch.object(capabilities, "_get", return_value=sets):
+            self.assertEqual(effective(), 8 << 32 | 1)
 
     def test_make_effective(self):
         """Those that are effective are named; all others can be made effective again."""

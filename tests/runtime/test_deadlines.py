@@ -49,6 +49,28 @@ class DeadlineTests(SynchronousTestCase):
         deadline.stop()
         self.assertEqual((clock.getDelayedCalls(), calls), ([], []))
 
+    def test_earlier(self):
+        """A deadline that is set to an earlier time has one call, at that, and never before now."""
+        clock, calls = Clock(), []
+        deadline = Deadline(clock, lambda: calls.append(clock.seconds()))
+        for time in (10, 0.25, -1):
+            deadline.set(time)
+            [call] = clock.getDelayedCalls()
+            self.assertEqual(call.getTime(), max(0, time))
+        clock.advance(0)
+        self.assertEqual(calls, [0])
+
+    def test_set_after_stop(self):
+        """A deadline that was stopped can be set again."""
+        clock, calls = Clock(), []
+        deadline = Deadline(clock, lambda: calls.append(clock.seconds()))
+        deadline.set(5)
+        deadline.stop()
+        self.assertEqual(deadline.time, float("inf"))
+        deadline.set(9)
+        clock.advance(9)
+        self.assertEqual(calls, [9])
+
     def test_set_by_call(self):
         """The call may set the deadline."""
         clock, calls = Clock(), []

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from array import array
+from pathlib import Path
 from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -13,6 +14,7 @@ from popserv.runtime.file_credentials import (
     NOBODY,
     acting_as,
     current,
+    forget_process,
     obstacle,
     own,
     run_as,
@@ -121,6 +123,33 @@ class SwitchTests(CredentialsCase):
                     return refused.exception.errno, in_kernel().uid
 
                 self.assertEqual(in_thread(attempt), (errno.EPERM, 0))
+
+    def test_many_groups(self):
+        """A thread has as many groups as it was given."""
+        groups = tuple(range(100, 113))
+        with acting_as(ANN._replace(groups=groups)):
+            self.assertEqual(in_kernel().groups, groups)
+
+    def test_nobody(self):
+        """Nobody is the user whom Linux shows for users that it does not know."""
+        self.assertEqual(NOBODY, (65534, 65534, ()))
+        for name in ("overflowuid", "overflowgid"):
+            self.assertEqual(Path(f"/proc/sys/kernel/{name}").read_text(), "65534\n")
+
+    def test_forget_process(self):
+        """What the process is, and may do, is found out again after its user has changed."""
+        self.addCleanup(forget_process)
+        own()
+        with mock.patch.object(os, "geteuid", return_value=5000):
+            self.assertNotEqual(own().uid, 5000)
+            forget_process()
+            self.assertEqual(own().uid, 5000)
+        forget_process()
+        self.assertEqual(obstacle(), "")
+        with mock.patch.object(file_credentials, "IS_SUPPORTED", False):
+            self.assertEqual(obstacle(), "")
+            forget_process()
+            self.assertIn("this system", obstacle())
 
     def test_setgroups(self):
         """An error of setgroups is one of the switch."""
@@ -267,6 +296,23 @@ class ObstacleTests(CredentialsCase):
     def test_root(self):
         """Root can, and has the own credentials afterwards."""
         self.assertEqual(obstacle.__wrapped__(), "")
+
+    def test_systems(self):
+        """Linux has credentials of threads; the numbers of system calls are for 64 bits."""
+        for platform, bits, machine, expected in (
+            ("linux", 63, "x86_64", True),
+            ("linux", 63, "aarch64", True),
+            ("linux", 63, "riscv64", True),
+            ("linux", 31, "x86_64", False),
+            ("linux", 63, "s390x", False),
+            ("freebsd14", 63, "x86_64", False),
+        ):
+            found = file_credentials._is_supported(platform, (1 << bits) - 1, machine)
+            self.assertIs(found, expected, (platform, bits, machine))
+        # As in the kernel's tables of system calls.
+        self.assertEqual(
+            file_credentials._SETGROUPS, {"x86_64": 116, "aarch64": 159, "riscv64": 159}
+        )
 
     def test_other_system(self):
         """Other systems have no credentials of threads."""

@@ -1,7 +1,12 @@
 """Tests of popserv.runtime.native_threads."""
 
+import fcntl
 import os
+import sys
+import termios
 import threading
+import time
+from struct import calcsize
 from unittest import mock
 
 from twisted.internet import reactor
@@ -17,6 +22,11 @@ from popserv.runtime.file_credentials import acting_as, own
 from popserv.runtime.native_threads import NativeThreads, prepare_job
 from popserv.runtime.threads import BoundedThreadPool
 from tests.runtime.harness import ANN
+
+
+def octets_waiting(fd):
+    """Return how many octets can be read from a pipe."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class Hashless:
@@ -84,6 +94,7 @@ class NativeThreadsTests(TestCase):
         self.assertEqual(os.path.exists(path), False)
         self.assertEqual(self.pool.unfinished, 0)
         self.assertNotIn(native, reactor.getReaders())
+        self.assertEqual(await self.remove("missing", 1), ([], False))
         self.assertEqual(self.names_of_threads(), ["popserv-test-native-0"])
 
     async def test_many(self):
@@ -94,6 +105,14 @@ class NativeThreadsTests(TestCase):
         results = await gatherResults(done)
         self.assertEqual(results, [([], False) if n % 2 else ([9], True) for n in range(9)])
         self.assertEqual(len(self.python_threads), 2)
+
+    async def test_many_results(self):
+        """Results of many jobs are read together, each as a whole."""
+        done = [self.remove("missing", 1) for _ in range(20)]
+        finished = self.pool._native.fileno()
+        while octets_waiting(finished) < 20 * calcsize("P"):
+            time.sleep(0.001)
+        self.assertEqual(await gatherResults(done), [([], False)] * 20)
 
     async def test_failure(self):
         """An error of the function is one of the Deferred."""
@@ -182,7 +201,9 @@ class NativeThreadsTests(TestCase):
         native = self.pool._native
         (phase, event, stop) = self.stops.pop()
         self.assertEqual((phase, event), ("during", "shutdown"))
+        joined = self.patch_counter(threading.Thread, "join")
         stop()
+        self.assertEqual(joined, self.python_threads)
         self.assertEqual([self.successResultOf(each) for each in done], [([9], True)] * 9)
         self.assert_closed((*native._jobs, *native._finished))
         self.assertEqual([thread.is_alive() for thread in self.python_threads], [False] * 3)

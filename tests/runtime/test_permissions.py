@@ -7,7 +7,14 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime.permissions import describe, reason_of, this_user, user_name
+from popserv.runtime.permissions import (
+    can_access,
+    can_search,
+    describe,
+    reason_of,
+    this_user,
+    user_name,
+)
 
 
 class PermissionTests(SynchronousTestCase):
@@ -26,6 +33,17 @@ class PermissionTests(SynchronousTestCase):
         self.assertEqual(reason_of(denied), f"Permission denied for user {this_user()}")
         self.assertEqual(reason_of(OSError(errno.EIO, "Input/output error")), "Input/output error")
         self.assertEqual(reason_of(OSError("no answer")), "no answer")
+
+    def test_access(self):
+        """What the user may do is asked for the user as whom files are accessed."""
+        self.assertIs(can_access("/", os.R_OK), True)
+        self.assertIs(can_search("/"), True)
+        self.assertIs(can_search("/missing"), False)
+        with patch.object(os, "access", return_value=True) as access:
+            for supported in (True, False):
+                with patch.object(os, "supports_effective_ids", {access} if supported else set()):
+                    can_access("a", os.W_OK, dir_fd=7)
+                access.assert_called_with("a", os.W_OK, dir_fd=7, effective_ids=supported)
 
     def test_describe(self):
         """The path is absolute; that of a link is the place of the link."""

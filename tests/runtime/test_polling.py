@@ -85,6 +85,16 @@ class PollingTests(SynchronousTestCase):
             reactor.doIteration(0.001)
             self.assertEqual(len(calls), 2)
 
+    def test_timeouts(self):
+        """Without a timeout it waits until there is an event."""
+        for reactor in self.reactors:
+            poller = mock.Mock()
+            poller.poll.return_value = []
+            with mock.patch.object(reactor, "_poller", poller):
+                reactor.doIteration(None)
+                reactor.doIteration(0.5)
+            self.assertEqual([call.args[0] for call in poller.poll.mock_calls], [-1, 0.5])
+
     def test_broken(self):
         """An exception in a read ends the connection; one in its end is logged as well."""
         for reactor in self.reactors:

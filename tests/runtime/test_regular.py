@@ -1,5 +1,7 @@
 """Tests of popserv.runtime.regular."""
 
+from unittest import mock
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -37,6 +39,15 @@ class RegularTests(SynchronousTestCase):
             self.regular.start()
             self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
+    def test_random(self):
+        """The interval is another one each time."""
+        with mock.patch.object(self.regular, "_random") as random:
+            random.uniform.return_value = 1.25
+            self.regular.start()
+        random.uniform.assert_called_once_with(0.5, 1.5)
+        [call] = self.clock.getDelayedCalls()
+        self.assertEqual(call.getTime(), 75)
+
     def test_now(self):
         """It can begin at once."""
         self.regular.start(now=True)
@@ -51,6 +62,8 @@ class RegularTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.successResultOf(Deferred.fromCoroutine(self.regular.stop()))
+        self.regular.start()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_failures(self):
         """It goes on after failures, of which the first one is logged."""

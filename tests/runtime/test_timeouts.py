@@ -1,5 +1,7 @@
 """Tests of popserv.runtime.timeouts."""
 
+from unittest import mock
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
@@ -78,6 +80,23 @@ class TimeoutQueueTests(SynchronousTestCase):
         for timeout in timeouts[2:]:
             timeout.cancel()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_times(self):
+        """A timeout may be a part of a second, and one that is overdue is due at once."""
+        TimeoutQueue(0.25, self.clock).call_later(0.25, lambda: self.calls.append(1))
+        self.clock.advance(0.25)
+        self.assertEqual(self.calls, [1])
+
+        def slow():
+            self.clock.rightNow += 5
+
+        self.queue.call_later(PERIOD, slow)
+        self.clock.advance(1)
+        self.queue.call_later(PERIOD, lambda: self.calls.append(2))
+        with mock.patch.object(self.clock, "callLater", wraps=self.clock.callLater) as call_later:
+            self.clock.advance(PERIOD - 1)
+        self.assertEqual([call.args[0] for call in call_later.mock_calls], [0])
+        self.assertEqual(self.calls, [1, 2])
 
     def test_added_by_call(self):
         """A call may start the next timeout."""

@@ -35,6 +35,7 @@ class TOMLFileTests(SynchronousTestCase):
         )
         self.assertEqual((file.text("text"), file.texts("texts")), ("a", ["a", "b"]))
         self.assertEqual((file.flag("flag", False), file.number("number", 1, 7)), (True, 7))
+        self.assertEqual((file.number("number", 1, 9, 7), file.number("number", 8, 9)), (7, 7))
         self.assertEqual(file.table("table"), {"x": "y"})
         self.assertIn("text", file)
 

@@ -192,8 +192,10 @@ class MessageFiles:
 
         :raises OSError: the removals cannot be synced.
         """
-        folders = {(self.locations[at] or b"")[:1] for at in positions[: MAX_AT_ONCE + 1]}
-        if len(folders) != 1 or b"" in folders or len(positions) > MAX_AT_ONCE:
+        if len(positions) > MAX_AT_ONCE:
+            return False
+        folders = {(self.locations[at] or b"")[:1] for at in positions}
+        if len(folders) != 1 or b"" in folders:
             return False
         removal = self._removal(positions, folders.pop()[0], unless_recorded=True)
         lengths, is_done = await run(unlink_unchanged, *removal)

@@ -17,7 +17,7 @@ MAX_WORK = 100_000
 line, and ten for each header of a part."""
 
 MAX_DELIMITER = 1000
-"""The maximum octets of a delimiter line, with its padding but without its line end."""
+"""The maximum octets of a delimiter line, with its padding but without its LF."""
 
 
 class Delimiter(NamedTuple):

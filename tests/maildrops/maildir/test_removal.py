@@ -119,15 +119,16 @@ class RemovalTests(MaildirCase):
     def test_folder_not_opened(self):
         """If a folder cannot be opened, its messages remain, and the others are removed."""
         error = OSError(errno.EMFILE, "too many")
-        with self.session() as mailbox:
-            with (
-                failing(os, "open", error, lambda name, *_: name == b"cur"),
-                self.assertRaises(RemovalFailed) as failed,
-            ):
-                result(mailbox.remove(mailbox.messages))
-            self.assertEqual(failed.exception.remaining, 1)
-            self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann/cur: too many")
-        self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
+        for _ in ("both folders", "one folder"):
+            with self.session() as mailbox:
+                with (
+                    failing(os, "open", error, lambda name, *_: name == b"cur"),
+                    self.assertRaises(RemovalFailed) as failed,
+                ):
+                    result(mailbox.remove(mailbox.messages))
+                self.assertEqual(failed.exception.remaining, 1)
+                self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann/cur: too many")
+            self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
 
     def test_scan_fails(self):
         """If a renamed message cannot be searched for, it counts as remaining."""
@@ -147,7 +148,7 @@ class RemovalTests(MaildirCase):
     def removing(self, names):
         """Remove all messages; return the inodes of the folders that were synced, with the files.
 
-        Before, all but some files are removed.
+        Before, all but some files are removed.  No message is removed by a call of its own.
         """
         for name in {*self.file_names()} - {*names}:
             os.unlink(self.path_of(name))
@@ -156,7 +157,11 @@ class RemovalTests(MaildirCase):
         def fsync(fd):
             synced.append((os.fstat(fd).st_ino, self.file_names()))
 
-        with self.session() as mailbox, mock.patch.object(os, "fsync", fsync):
+        with (
+            self.session() as mailbox,
+            mock.patch.object(os, "fsync", fsync),
+            failing(files.MessageFiles, "remove", AssertionError("one by one")),
+        ):
             result(mailbox.remove(mailbox.messages))
         self.assertEqual(self.file_names(), [])
         return synced
@@ -252,6 +257,16 @@ class RemovalTests(MaildirCase):
                 self.assertIs(result(done), at_once)
                 result(mailbox.remove(messages))
         self.assertEqual(self.file_names(), [])
+
+    def test_with_and_without_flags(self):
+        """Messages of a folder are removed by one call, whatever their names end with."""
+        self.put(b"cur/4.d")
+        with self.session() as mailbox:
+            positions = [1, 3]
+            names = [mailbox._files.locate(at)[0] for at in positions]
+            self.assertEqual(names, [b"2.b:2,", b"4.d"])
+            self.assertTrue(result(mailbox._files.unlink_at_once(positions, [], run_inline)))
+        self.assertEqual(self.file_names(), [b"new/1.a", b"new/3.c"])
 
     def test_durable_renamed(self):
         """If a message was renamed, the folders are synced and the quota changed after all."""

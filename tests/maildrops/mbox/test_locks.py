@@ -214,6 +214,7 @@ class LockTests(SynchronousTestCase):
                 self.lock.acquire()
                 with open(self.dotlock, "rb") as file:
                     self.assertEqual(file.read(), b"%d\n" % os.getpid())
+                    self.assertEqual(os.fstat(file.fileno()).st_mode & 0o777, 0o644)
                 with self.assertRaises(FileLocked):
                     FileLock(self.fd, self.parent, b"ann").acquire()
                 self.lock.release()

@@ -255,6 +255,18 @@ class ReadingTests(MailboxCase):
             with self.assertRaises(MessageChanged):
                 read_message(mailbox, 0)
 
+    def test_one_chunk(self):
+        """A message of one chunk is not read in parts, even if the file has changed."""
+        messages = [MESSAGES[0], b"x" * 149 + b"\n", MESSAGES[2]]
+        self.write(mbox_of(messages))
+        self.patch(module, "CHUNK", 150)
+        self.patch(mailbox_module, "Body", None)
+        with self.session() as mailbox:
+            self.assertEqual([read_message(mailbox, at) for at in range(3)], messages)
+            for position in range(3):
+                self.append(stored(b"new\n", 9))
+                self.assertEqual(read_message(mailbox, position), messages[position])
+
     def test_no_lock_respected(self):
         """A message that changes while it is being read, in spite of the lock, is refused."""
         real = os.pread
@@ -389,6 +401,7 @@ class MboxrdTests(LargeMessageTests):
     def test_octets(self):
         """Its octets are counted without, however it is read."""
         self.write(mbox_of([b"\n>From x\n", b"\n>>From x\n", MESSAGES[0]]))
+        self.patch(mailbox_module, "Body", None)
         with self.session() as mailbox:
             texts = [b"\nFrom x\n", b"\n>From x\n", MESSAGES[0]]
             self.assertEqual([*mailbox.messages.octets], [*map(naive_octets, texts)])

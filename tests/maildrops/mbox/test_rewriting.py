@@ -254,6 +254,16 @@ class RewritingTests(SynchronousTestCase):
             run()
         self.assertEqual(self.read(), expected)
 
+    def test_cut_again(self):
+        """If the system does not cut the file, it is asked once more."""
+        _, run, expected = self.prepare(([message(at, 3) for at in range(5)], {3, 4}, {}))
+        calls = count()
+        error = OSError(errno.EIO, "injected")
+        with failing(os, "ftruncate", error, lambda *_: next(calls) == 0):
+            run()
+        self.assertEqual(next(calls), 2)
+        self.assertEqual(self.read(), expected)
+
     def test_space(self):
         """No more is copied than is overwritten, and one message more."""
         messages = [message(0, 1000), *(message(at, 5) for at in range(1, 6))]

@@ -47,13 +47,17 @@ class SQLCase(TestCase):
         if not program("initdb"):
             raise SkipTest("requires initdb")
         self._parameters = await _database(*self.server())
-        self.connection = psycopg.connect(**self._parameters, autocommit=True)
+        self.connection = self.connect()
         self.addCleanup(self.connection.close)
         self.sql("TRUNCATE maildrop, message, body, doomed")
 
     def server(self):
         """Return the server, and the connection parameters that are its address."""
         return shared_server(), {"host": str(shared_server().directory)}
+
+    def connect(self):
+        """Return a connection of another program."""
+        return psycopg.connect(**self._parameters, autocommit=True)
 
     def sql(self, statement, *parameters):
         """Execute a statement as another program, and return its rows."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.messages.downgrade.content import read_content
+from popserv.messages.downgrade.content import MAX_FIELD, read_content
 from tests.messages.downgrade.harness import (
     BASE64,
     CONTENT_TYPES,
@@ -50,6 +50,18 @@ class ReadContentTests(SynchronousTestCase):
         self.assertEqual(read_content(b"x: y\n\n", "message/rfc822").type, "message/rfc822")
         self.assertEqual(read_content(b"Content-Type: a/b\n\n", "message/rfc822").type, "a/b")
 
+    def test_longest(self):
+        """A value may have MAX_FIELD octets, with the space before it."""
+        field = b" multipart/mixed; boundary=a"
+        for octets, expected in ((MAX_FIELD, b"a"), (MAX_FIELD + 1, b"")):
+            header = b"Content-Type:%b\n" % field.ljust(octets)
+            self.assertEqual(read_content(header, "").boundary, expected)
+
+    def test_quotes(self):
+        """Only the first two quotes of an extended value end its charset and its language."""
+        header = b"Content-Type: multipart/mixed; boundary*=utf-8'en'a'b\n"
+        self.assertEqual(read_content(header, "").boundary, b"a'b")
+
 
 class BoundaryTests(StructureTestCase):
     """The boundary of a multipart (RFC 2046 section 5.1.1)."""
@@ -66,6 +78,7 @@ class BoundaryTests(StructureTestCase):
             b"multipart/mixed; boundary*=''a%3Ab; boundary=c",
             b"multipart/mixed; boundary*0=a; boundary*1*=%3ab; boundary*=c; boundary=d",
             b"multipart/mixed; boundary=a:b; boundary*=c",
+            b"multipart/mixed; x=y; boundary*0=a:b; boundary*2=c",
         ):
             head = b"Content-Type-X: y\nContent-Type \t:" + value + b"\n\n--a:b\n"
             self.assertParts(head + b"S\n\n", head + b"D\n\n")

@@ -6,6 +6,7 @@ from email.policy import default as policy
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.downgrade.held_output import MAX_HELD, HeldOutput
 from tests.messages.downgrade.harness import (
     BOUNCE,
     DOWNGRADED_SUBJECT,
@@ -51,6 +52,24 @@ class TypeTests(SynchronousTestCase):
             self.assertEqual(downgrade(head % old + SUBJECT), downgraded % new + DOWNGRADED_SUBJECT)
             self.assertEqual(downgrade(head % old + b"x: y\n\n"), downgraded % old + b"x: y\n\n")
 
+    def test_type_without_space(self):
+        """The type may follow the colon at once."""
+        self.assertEqual(
+            downgrade(b"Content-Type:message/global\n\n" + SUBJECT),
+            b"Content-Type:message/rfc822\n\n" + DOWNGRADED_SUBJECT,
+        )
+
+    def test_groups_of_fields(self):
+        """What follows the first group of fields is another one, or a body."""
+        for media_type, changed in (
+            (b"message/disposition-notification", DOWNGRADED_SUBJECT),
+            (b"message/global-disposition-notification", DOWNGRADED_SUBJECT),
+            (b"message/global-headers", SUBJECT),
+            (b"message/rfc822", SUBJECT),
+        ):
+            result = downgrade(b"Content-Type: %b\n\nx: y\n\n%b" % (media_type, SUBJECT))
+            self.assertTrue(result.endswith(b"x: y\n\n" + changed), result)
+
     def test_encoded(self):
         """An encoded message/global passes unchanged (RFC 6532 section 3.5)."""
         text = b"Content-Type: message/global\nContent-Transfer-Encoding: base64\n\n" + SUBJECT
@@ -92,3 +111,12 @@ class TypeTests(SynchronousTestCase):
         long = b"z" * 70_000
         self.assertEqual(downgrader.feed(long), part + b"x: y\n\n" + long)
         self.assertEqual(downgrader.feed(b"more"), b"more")
+
+    def test_limit(self):
+        """Up to MAX_HELD octets are held back, and as many after a release."""
+        held = HeldOutput()
+        for _ in range(2):
+            held.open(0, b"header", b"other")
+            self.assertEqual(held.hold(b"x" * MAX_HELD), b"")
+            self.assertEqual(held.hold(b"y"), b"header" + b"x" * MAX_HELD + b"y")
+            self.assertFalse(held)

@@ -23,10 +23,39 @@ class DelimiterTests(StructureTestCase):
     def test_delimiters(self):
         """A delimiter line is the boundary behind two hyphens, and padding of at most 1000."""
         head = b'Content-Type: multipart/mixed; boundary="=_a b"\n\n'
-        for line in (b"--=_a b", b"--=_a b \t"):
+        for line in (b"--=_a b", b"--=_a b \t", b"--=_a b".ljust(999)):
             self.assertParts(head + line + b"\nS\n\n", head + line + b"\nD\n\n")
-        for line in (b"--=_a bc", b" --=_a b", b"--=_a", b"--=_A B", b"--=_a b" + b" " * 1000):
+        for line in (
+            *(b"--=_a bX", b" --=_a b", b"--=_a", b"--=_A B", b"--=_a b".ljust(1001)),
+            b"--=_a b--\n--=_a b",
+        ):
             self.assertParts(head + line + b"\nS\n\n", head + line + b"\nS\n\n")
+
+    def test_unfinished(self):
+        """A line of which the end is not known yet may be a delimiter line, or none."""
+        outer = b"Content-Type: multipart/mixed; boundary=x\n\n--x\n"
+        inner = b"Content-Type: multipart/mixed; boundary=a\n\n"
+        for head in (inner, outer + inner):
+            for line, result in (
+                (b"--a", DOWNGRADED_SUBJECT),
+                (b"--a".ljust(1000), DOWNGRADED_SUBJECT),
+                (b"--ab", SUBJECT),
+            ):
+                text = downgrade(head, line, b"\n" + SUBJECT + b"\n")
+                self.assertEqual(text, head + line + b"\n" + result + b"\n")
+            text = head + b"xy--a\n" + SUBJECT + b"\n"
+            self.assertEqual(downgrade(head + b"x", b"y", b"--a\n" + SUBJECT + b"\n"), text)
+
+    def test_nested(self):
+        """A delimiter line of each multipart around a part begins the next part of that."""
+        head = b"".join(
+            b"Content-Type: multipart/%b\n\n--%b\n" % (rest, rest[-1:])
+            for rest in (b"mixed; boundary=a", b"digest; boundary=b", b"mixed; boundary=c")
+        )
+        for line in (b"--a\n", b"--b\n\n", b"--c\n"):
+            self.assertParts(head + b"\n" + line + b"S\n\n", head + b"\n" + line + b"D\n\n")
+        for line in (b"--a\n\n", b"--c\n\n"):
+            self.assertParts(head + b"\n" + line + b"S\n\n", head + b"\n" + line + b"S\n\n")
 
     def test_digest(self):
         """A part of a digest is a message unless it says otherwise (RFC 2046 section 5.1.5)."""
@@ -143,6 +172,15 @@ class WorkTests(StructureTestCase):
         self.assertTrue(downgrade(message + b"\n").endswith(DOWNGRADED_SUBJECT + b"\n"))
         result = downgrade(message + b"\n--a\n" + SUBJECT)
         self.assertTrue(result.endswith(b"\n--a\n" + SUBJECT))
+
+    def test_other_lines(self):
+        """Other lines are no work, also within two multiparts."""
+        head = b"".join(
+            b"Content-Type: multipart/mixed; boundary=%b\n\n--%b\n" % (boundary, boundary)
+            for boundary in (b"a", b"b")
+        )
+        message = head + b"\n" + b"x\n" * 110_000 + b"--b\n"
+        self.assertTrue(downgrade(message + SUBJECT + b"\n").endswith(DOWNGRADED_SUBJECT + b"\n"))
 
     def test_look_alikes(self):
         """After a hundred thousand lines that start like a delimiter the rest passes unchanged."""

@@ -36,6 +36,8 @@ class AddressTests(SynchronousTestCase):
             ("Joe <j@b\xfccher.example>", "Joe <j@xn--bcher-kva.example>"),
             ('"a b"@B\xdcCHER.example', '"a b"@xn--bcher-kva.example'),
             ("<@b\xfccher.example:j@c>", "<@xn--bcher-kva.example:j@c>"),
+            ("(\xf6\xf6) (a)", "(=?UTF-8?B?w7bDtg==?=) (a)"),
+            ("j@b\xfccher.example(c)", "j@xn--bcher-kva.example (c)"),
             ("a@[\xfcm]", "=?UTF-8?Q?a=40=5B=C3=BCm=5D?= :;"),
             ("a@\u2603.example", "=?UTF-8?Q?a=40=E2=98=83=2Eexample?= :;"),
         ]:

@@ -31,5 +31,6 @@ class EncodedTextTests(SynchronousTestCase):
             ("Gr\xfc\xdfe", "=?UTF-8?Q?Gr=C3=BC=C3=9Fe?="),
             ("a b\xfc", "=?UTF-8?Q?a_b=C3=BC?="),
             ("\u4e00a", "=?UTF-8?B?5LiAYQ==?="),
+            ("\u4e00" * 16, f"=?UTF-8?B?{'5LiA' * 15}?="),
         ]:
             self.assertEqual(EncodedText(text).next_word(60), word)

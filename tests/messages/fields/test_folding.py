@@ -19,6 +19,27 @@ class FoldedFieldTests(SynchronousTestCase):
         field.write("y" * 60, reserve=10)
         self.assertEqual(field.lines("\r\n"), f"X: a\r\n {'y' * 60}\r\n")
 
+    def test_width(self):
+        """A line has up to 74 columns, the first one and those after it."""
+        for words, lines in (
+            (("a", "y" * 69), 1),
+            (("a", "y" * 70), 2),
+            (("y" * 71, "a" * 30, "b" * 42), 2),
+            (("y" * 71, "a" * 30, "b" * 43), 3),
+        ):
+            field = FoldedField("X")
+            for word in words:
+                field.write(word)
+            self.assertEqual(field.lines("\n").count("\n"), lines)
+
+    def test_encode(self):
+        """An encoded-word begins on a line that has room for some of its text."""
+        for octets, expected in ((40, " =?"), (41, "\n =?")):
+            field = FoldedField("X")
+            field.write("y" * octets)
+            field.encode("\xfc\xfc")
+            self.assertIn(f"y{expected}", field.lines("\n"))
+
     def test_no_space(self):
         """A word without white space before it is never moved to a new line."""
         field = FoldedField("X")
@@ -35,7 +56,7 @@ class FoldedFieldTests(SynchronousTestCase):
     def test_is_valid(self):
         """Lines are valid if they are printable ASCII of at most 998 octets, and not blank."""
         for word, is_valid in (
-            ("y" * 996, True),
+            ("y" * 997, True),
             ("y" * 998, False),
             ("\xfc", False),
             ("\0", False),

@@ -29,6 +29,11 @@ class ALabelTests(SynchronousTestCase):
             self.assertEqual(a_label(text), idna.alabel(text).decode())
         self.assertEqual(a_label("com"), "com")
 
+    def test_longest(self):
+        """An A-label has up to 63 characters."""
+        for octets, length in ((55, 63), (56, 0)):
+            self.assertEqual(len(a_label("a" * octets + "\xfc")), length)
+
     def test_no_u_label(self):
         """A label that is not a U-label has no A-label."""
         for text in (

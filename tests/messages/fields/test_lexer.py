@@ -31,3 +31,4 @@ class LexTests(SynchronousTestCase):
         self.assertEqual(segments, [["a", "(x;y)"], ['"b;\\c"']])
         self.assertEqual(without_comments(segments[0]), ["a"])
         self.assertEqual(unquote(segments[1]), "b;c")
+        self.assertEqual(unquote(['"b', "c"]), "bc")

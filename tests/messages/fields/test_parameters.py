@@ -32,6 +32,21 @@ class DowngradeTests(SynchronousTestCase):
         ]:
             self.assertEqual(downgrade_to_line("Content-Type: " + text), "Content-Type: " + result)
 
+    def test_sections(self):
+        """A value that does not fit on a line is split into sections, each as long as it may be."""
+        result = downgrade(f"Content-Type: a/b; name={'x' * 54}\xfc")
+        self.assertEqual(result, f"Content-Type: a/b;\n name*=UTF-8''{'x' * 54}%C3%BC")
+        result = downgrade(f"Content-Type: a/b; name={'x' * 55}\xfc")
+        self.assertEqual(
+            result, f"Content-Type: a/b;\n name*0*=UTF-8''{'x' * 55};\n name*1*=%C3%BC"
+        )
+        result = downgrade(f"Content-Type: a/b; name={'x' * 120}\xfc")
+        sections = f"UTF-8''{'x' * 58}", "x" * 62, "%C3%BC"
+        lines = [f"name*{number}*={section}" for number, section in enumerate(sections)]
+        self.assertEqual(result, "Content-Type: a/b;\n " + ";\n ".join(lines))
+        result = downgrade(f"Content-Type: a/b; c=d; e=f; boundary={'x' * 60}\xfc")
+        self.assertIn("\n boundary*1*=", result)
+
     def test_syntax_error(self):
         """A field with a syntax error keeps its parameters in ASCII, such as a boundary."""
         for text in (

@@ -16,6 +16,7 @@ class ReceivedTests(SynchronousTestCase):
             ("from b\xfccher.example by b", "from xn--bcher-kva.example by b"),
             ("by b for <j@b\xfccher.example>", "by b for <j@xn--bcher-kva.example>"),
             ("by b (h\xe9lo) with X", "by b (=?UTF-8?Q?h=C3=A9lo?=) with X"),
+            ("(\xf6\xf6) from a by b", "(=?UTF-8?B?w7bDtg==?=) from a by b"),
             ("from a via \xfc", "from a via =?UTF-8?B?w7w=?="),
         ]:
             self.assertEqual(downgrade("Received: " + text), "Received: " + result)

@@ -62,6 +62,9 @@ class CommentTests(SynchronousTestCase):
             ("x (a\\)\xf6) <a@b>", "x (=?UTF-8?Q?a=29=C3=B6?=) <a@b>"),
             ("x <a@b(\xf6\xf6)>(c)", "x <a@b> (=?UTF-8?B?w7bDtg==?=) (c)"),
             ("(\xf6\xf6", "(=?UTF-8?B?w7bDtg==?=)"),
+            ("a@b (c (d) \xf6\xf6", "a@b (c (d) =?UTF-8?B?w7bDtg==?=)"),
+            ("(a (b)(\xf6\xf6)) a@b", "(a (b)(=?UTF-8?B?w7bDtg==?=)) a@b"),
+            ("(a(\xf6\xf6)) a@b", "(a(=?UTF-8?B?w7bDtg==?=)) a@b"),
             ("(a)\xd6st (c) <a@b>", "(a) =?UTF-8?Q?=C3=96st?= (c) <a@b>"),
         ]:
             self.assertEqual(downgrade("To: " + text), "To: " + result)
