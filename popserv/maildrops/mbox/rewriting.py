@@ -182,20 +182,16 @@ def _copy(
     """Copy octets within a file."""
     while start < end:
         touch()
-        octets = _try(_copy_once, fd, start, min(CHUNK, end - start), to, twice=twice)
-        start += octets
-        to += octets
+        chunk = _try(os.pread, fd, min(CHUNK, end - start), start, twice=twice)
+        if not chunk:
+            raise OSError(errno.ESTALE, "another program has truncated it")
+        # Not read again: the first half of what was written may be where it was.
+        _try(write_at, fd, chunk, to, twice=twice)
+        start += len(chunk)
+        to += len(chunk)
 
 
-def _copy_once(fd: int, start: int, octets: int, to: int) -> int:
-    chunk = os.pread(fd, octets, start)
-    if not chunk:
-        raise OSError(errno.ESTALE, "another program has truncated it")
-    write_at(fd, chunk, to)
-    return len(chunk)
-
-
-def _try(function: Callable[..., _Result], *args: int, twice: bool) -> _Result:
+def _try(function: Callable[..., _Result], *args: int | bytes, twice: bool) -> _Result:
     """Call a function; if it fails, once more, if permitted."""
     try:
         return function(*args)
