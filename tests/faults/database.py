@@ -18,6 +18,11 @@ class Database(SQL):
         """Remove all maildrops."""
         self._connection.execute("TRUNCATE maildrop CASCADE")
 
+    def has_lease(self, user):
+        """Return whether a session has the maildrop of a user."""
+        statement = "SELECT FROM maildrop WHERE name = %s AND holder IS NOT NULL"
+        return self._connection.execute(statement, (user.encode(),)).rowcount == 1
+
     def cut(self):
         """Break all connections of servers."""
         self._connection.execute(

@@ -1,6 +1,7 @@
 """The SQL store: system calls on the sockets of its database fail, or on its objects."""
 
 import shutil
+from contextlib import suppress
 
 from tests.faults.base import converse, look, require
 from tests.faults.power import restore
@@ -18,6 +19,16 @@ class _OnSockets:
     def root(self):
         """The path of the sockets."""
         return self.bench.store.socket
+
+    def act(self):
+        """Do what may meet with the fault, up to the release of the maildrop."""
+        replies = super().act()
+        with suppress(AssertionError):
+            self._wait_for_release(0.2)
+        return replies
+
+    def _wait_for_release(self, seconds=10):
+        until(lambda: not self.bench.store.has_lease(self.user), "the release", seconds)
 
     def check(self, killed):
         """Check what all scenarios do, once the leases that nobody could release have expired."""
@@ -42,6 +53,7 @@ class DatabaseSession(_OnSockets, SecondSession):
         super().prepare()
         # With the fields that a delivery adds.
         self.expected = [*look(self.bench, self.user).values()]
+        self._wait_for_release()
 
     def check_stored(self, texts):
         """As many messages are in the database."""

@@ -86,6 +86,7 @@ class Endings:
         user.client.close()
         user.client = user.session = None
         user.may_be_locked = False
+        user.quit_at = time.monotonic()
         failed = re.fullmatch(rb"-ERR \[SYS/TEMP\] (\d+) deleted messages? not removed", reply)
         marked = session.marked_messages()
         if reply.startswith(b"+OK"):

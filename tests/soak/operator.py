@@ -1,6 +1,7 @@
 """What the operator does in a run, and the accidents."""
 
 import signal
+import time
 
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from tests.live.harness import until
@@ -67,6 +68,8 @@ class Operator:
         self.transcript.add("operator", f"stops the server by {number!r}")
         self.process.stop(number)
         check_log(self.process.log())
+        if number == signal.SIGKILL:
+            self._doubt_locks()
         for user in self.users:
             self._lose(user, is_killed=number == signal.SIGKILL)
 
@@ -86,9 +89,16 @@ class Operator:
         self._store.settle()
         if not self._store.is_kept:
             self._forget()
+        self._doubt_locks()
         for user in self.users:
             if user.session and not user.client.ask(b"NOOP").startswith(b"+OK"):
                 self._lose(user, is_killed=True)
+
+    def _doubt_locks(self):
+        """Remember that locks of sessions that ended just before may not have been released."""
+        for user in self.users:
+            if time.monotonic() - user.quit_at < self._store.release_seconds:
+                user.may_be_locked = True
 
     def _lose(self, user, *, is_killed):
         """Record that a session has ended without QUIT."""

@@ -1,5 +1,7 @@
 """A user of a run."""
 
+import math
+
 from tests.soak.model import Maildrop
 
 
@@ -14,5 +16,7 @@ class User:
         self.client = None
         self.session = None
         self.is_quitting = False
+        self.quit_at = -math.inf
+        """When the last session that ended with QUIT did so."""
         self.may_be_locked = False
         """Whether the last session ended in a way after which the lock stays for some time."""

@@ -112,9 +112,12 @@ class MboxFile:
         at = self.find(position)
         index = self.index
         start, end = index.starts[at], index.ends[at]
+        fd = self.spool.fd
+        if not index.is_whole:
+            # A program may have moved octets from one message to another before mail was appended.
+            self._verify(fd, index, at)
         if end - start > CHUNK:
             return None
-        fd = self.spool.fd
         try:
             text = os.pread(fd, end - start, start)
         except OSError as error:
@@ -146,6 +149,12 @@ class MboxFile:
             raise NoSuchMessage from None
         with self.spool.locked() as lock:
             self._update(self._read(lock, self.index))
+            try:
+                return self.read(position)
+            except MessageChanged:
+                if self.index.is_whole:
+                    raise
+            self._update(self._read(lock, None))
             return self.read(position)
 
     def _update(self, index: Index) -> None:
@@ -172,11 +181,13 @@ class MboxFile:
 
         :raises MessageChanged: it has not.
         """
-        identity = Identity.of(os.fstat(fd))
-        if identity == index.identity:
-            return
+        if Identity.of(os.fstat(fd)) != index.identity:
+            self._verify(fd, index, position)
+
+    def _verify(self, fd: int, index: Index, position: int) -> None:
+        size = os.fstat(fd).st_size
         try:
-            entry = next(parse(Window(fd, identity.size), index.offsets[position], self.format))
+            entry = next(parse(Window(fd, size), index.offsets[position], self.format))
             # The fields that programs change are not in the digest.
             is_same = (entry.digest, entry.start, entry.sizes.octets) == (
                 index.marks[position][0],

@@ -66,6 +66,8 @@ class MboxMailbox:
         """See ICachedMessages."""
         file = self._file
         index = file.index
+        if not index.is_whole:
+            return None
         try:
             at = file.find(message.position)
             octets = min(maximum, index.ends[at] - index.starts[at], CHUNK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -16,11 +16,10 @@ from popserv.database.errors import OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, TryLater
 from popserv.maildrops.sql.statements import (
     CREATE_WITH_LEASE,
+    HELD_LEASES,
     LOGIN_DELAY,
     RELEASE_BY_NAME,
-    RELEASE_LEASE,
     RELEASE_LEASES,
-    RENEW_LEASE,
     RENEW_LEASES,
     TAKE_LEASE,
 )
@@ -34,7 +33,10 @@ GATHERING_TIME = 0.02
 """The seconds in which sessions end whose leases are released by one statement."""
 
 MAX_TOGETHER = 1000
-"""The leases that one statement releases."""
+"""The leases that one statement renews or releases."""
+
+RETRY_TIME = 1.0
+"""The seconds after which leases that could not be released are tried again."""
 
 BUSY_PAUSES = (0.1, 0.3)
 """The seconds after which a login tries again: the session may have ended in another process."""
@@ -73,12 +75,15 @@ class Found(NamedTuple):
 
 
 class _Ended:
-    """Leases of sessions that have ended, to be released together."""
+    """Leases of sessions that have ended, to be released together.
 
-    timer: IDelayedCall | None = None
+    ``timer`` is until when they are gathered.
+    """
 
-    def __init__(self, *leases: Lease) -> None:
-        self.leases = list(leases)
+    timer: IDelayedCall
+
+    def __init__(self) -> None:
+        self.leases: list[Lease] = []
         self.released: Deferred[None] = Deferred()
 
 
@@ -99,8 +104,10 @@ class Leases:
         self._held: set[Lease] = set()
         self._timer: IDelayedCall | None = None
         self._pending: set[Deferred[Any]] = set()
-        # What is gathered now, and by the names of users also what is being released.
+        # What is gathered now, what waits for its time, and by the names of users what has not
+        # been released.
         self._gathered: _Ended | None = None
+        self._waiting: set[_Ended] = set()
         self._ended: dict[bytes, _Ended] = {}
         self._is_stopped = False
         # How many are being taken, and what waits for them.
@@ -158,11 +165,11 @@ class Leases:
         since = self._reactor.seconds()
         try:
             for statement in statements:
-                for maildrop, state, epoch, last, _ in await self._execute(statement, parameters):
-                    return Found(Lease(name, maildrop, token, since), state, epoch, last)
+                for maildrop, *found in await self._execute(statement, parameters):
+                    return Found(Lease(name, maildrop, token, since), *found)
         except OutcomeUnknown:
             # It may be executed late.
-            self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
+            self._in_background(self._release_by_name(name, token))
             raise
         for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
             raise LoginTooSoon(seconds)
@@ -183,51 +190,62 @@ class Leases:
             return
         self._held.remove(lease)
         if self._gathered is None:
-            self._gathered = _Ended()
-            self._gathered.timer = self._reactor.callLater(GATHERING_TIME, self._release_gathered)
-        ended = self._ended[lease.name] = self._gathered
+            self._gathered = self._gather(GATHERING_TIME)
+        self._add(lease, self._gathered)
+        if len(self._gathered.leases) == MAX_TOGETHER:
+            self._start(self._gathered)
+
+    def _gather(self, seconds: float) -> _Ended:
+        ended = _Ended()
+        ended.timer = self._reactor.callLater(seconds, self._start, ended)
+        self._waiting.add(ended)
+        return ended
+
+    def _add(self, lease: Lease, ended: _Ended) -> None:
         ended.leases.append(lease)
-        if len(ended.leases) == MAX_TOGETHER:
-            self._release_gathered()
+        self._ended[lease.name] = ended
 
     async def released(self, name: bytes) -> None:
-        """Release at once what ended sessions of a user have left, and wait for it."""
-        while name in self._ended:
-            ended = self._ended[name]
-            if ended is self._gathered:
-                self._release_gathered()
+        """Release at once what an ended session of a user has left, and wait for it.
+
+        It may be left again, if another transaction has locked its row.
+        """
+        ended = self._ended.get(name)
+        if ended is not None:
+            self._start(ended)
             await ended.released
 
-    def _release_gathered(self) -> None:
-        ended, self._gathered = self._gathered, None
-        if ended is not None:
-            if ended.timer is not None and ended.timer.active():
+    def _start(self, ended: _Ended) -> None:
+        """Release leases now, unless that is under way."""
+        if ended in self._waiting:
+            self._waiting.remove(ended)
+            if ended is self._gathered:
+                self._gathered = None
+            if ended.timer.active():
                 ended.timer.cancel()
             self._in_background(self._release(ended))
 
     async def _release(self, ended: _Ended) -> None:
-        left: list[Lease] = []
+        left = ended.leases
         try:
-            if len(ended.leases) == 1:
-                [lease] = ended.leases
-                await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
-            else:
-                rows = await self._end(RELEASE_LEASES, _columns(ended.leases))
-                if rows is not None:
-                    done = {token for token, _ in rows}
-                    left += [lease for lease in ended.leases if lease.token not in done]
+            rows = await self._execute(RELEASE_LEASES, _columns(left))
+            left = _without(left, rows)
+            if left:
+                # Their rows are locked, or they are lost.
+                rows = await self._execute(HELD_LEASES, _columns(left))
+                left = list(set(left).difference(_without(left, rows)))
+        except TryLater:
+            self._log_not_released()
         finally:
             for lease in ended.leases:
                 if self._ended.get(lease.name) is ended:
                     del self._ended[lease.name]
-            for lease in left:
-                self._release_alone(lease)
+            left = [lease for lease in left if self.is_certain(lease)]
+            if left and not self._is_stopped:
+                again = self._gather(RETRY_TIME)
+                for lease in left:
+                    self._add(lease, again)
             ended.released.callback(None)
-
-    def _release_alone(self, lease: Lease) -> None:
-        """Release a lock whose row another transaction has locked."""
-        ended = self._ended[lease.name] = _Ended(lease)
-        self._in_background(self._release(ended))
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -240,9 +258,9 @@ class Leases:
             self._timer = None
         for lease in list(self._held):
             self.release(lease)
-        self._release_gathered()
-        while self._pending:
-            await gatherResults(list(self._pending))
+        for ended in list(self._waiting):
+            self._start(ended)
+        await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
         self._timer = None
@@ -260,56 +278,45 @@ class Leases:
         ]
         if not due:
             return
-        try:
-            rows = await self._execute(RENEW_LEASES, (*_columns(due), self._seconds))
-        except TryLater:
-            self._log_not_renewed(len(due))
-            return
-        renewed = {token for token, _ in rows}
-        left = []
-        for lease in due:
-            if lease.token in renewed:
-                lease.since = now
-            elif lease in self._held:
-                left.append(Deferred.fromCoroutine(self._renew_alone(lease)))
-        await gatherResults(left, consumeErrors=True)
+        for at in range(0, len(due), MAX_TOGETHER):
+            await self._renew_some(due[at : at + MAX_TOGETHER])
 
-    async def _renew_alone(self, lease: Lease) -> None:
-        """Renew a lock that is lost, or whose row another transaction has locked."""
+    async def _renew_some(self, leases: list[Lease]) -> None:
         now = self._reactor.seconds()
-        parameters = (lease.maildrop, lease.token, self._seconds)
         try:
-            rows = await self._execute(RENEW_LEASE, parameters)
-        except TryLater:
-            self._log_not_renewed(1)
-            return
-        if rows:
-            lease.since = now
-        elif lease in self._held:
-            lease.is_lost = True
-            _log.warn(
-                "a session has lost the lock of its maildrop, because it was not renewed in "
-                "time, or the database has forgotten it; its QUIT removes nothing"
-            )
-
-    def _log_not_renewed(self, count: int) -> None:
-        _log.warn(
-            "the locks of {count} sessions cannot be renewed now; once they are older than "
-            "{seconds} s, another login may get the maildrop, and QUIT removes nothing then",
-            count=count,
-            seconds=self._seconds,
-        )
-
-    async def _end(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-        """Execute a statement that releases locks; return its rows, or None without an answer."""
-        try:
-            return await self._execute(statement, parameters)
+            rows = await self._execute(RENEW_LEASES, (*_columns(leases), self._seconds))
+            left = _without(leases, rows)
+            for lease in set(leases).difference(left):
+                lease.since = now
+            rows = await self._execute(HELD_LEASES, _columns(left)) if left else []
         except TryLater:
             _log.warn(
-                "maildrops may stay locked for {seconds} s, because the database does not answer",
+                "the locks of {count} sessions cannot be renewed now; once they are older than "
+                "{seconds} s, another login may get the maildrop, and QUIT removes nothing then",
+                count=len(leases),
                 seconds=self._seconds,
             )
-            return None
+            return
+        # That of a locked row is renewed the next time; nobody can take it meanwhile.
+        for lease in _without(left, rows):
+            if lease in self._held:
+                lease.is_lost = True
+                _log.warn(
+                    "a session has lost the lock of its maildrop, because it was not renewed in "
+                    "time, or the database has forgotten it; its QUIT removes nothing"
+                )
+
+    async def _release_by_name(self, name: bytes, token: UUID) -> None:
+        try:
+            await self._execute(RELEASE_BY_NAME, (name, token))
+        except TryLater:
+            self._log_not_released()
+
+    def _log_not_released(self) -> None:
+        _log.warn(
+            "maildrops may stay locked for {seconds} s, because the database does not answer",
+            seconds=self._seconds,
+        )
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         done = Deferred.fromCoroutine(work)
@@ -320,6 +327,12 @@ class Leases:
 
 def _columns(leases: Iterable[Lease]) -> tuple[list[int], list[UUID]]:
     return [lease.maildrop for lease in leases], [lease.token for lease in leases]
+
+
+def _without(leases: list[Lease], rows: list[tuple[Any, ...]]) -> list[Lease]:
+    """Return the leases whose tokens are in none of the rows."""
+    tokens = {token for (token,) in rows}
+    return [lease for lease in leases if lease.token not in tokens]
 
 
 def _log_failure(failure: Any) -> None:

@@ -4,9 +4,13 @@ Statements about leases do not wait until their commit is durable: a lease that 
 makes a removal fail, and nothing worse.
 """
 
+# Whether a commit waits for the disk and for a standby is set before a row is locked: also a
+# statement that then finds another holder has locked the row, and commits.
+
 TAKE_LEASE = """
 UPDATE maildrop AS old SET holder = $2::uuid, expires = now() + $3::float8 * interval '1 second',
     login = CASE WHEN $4::float8 > 0 THEN now() ELSE login END
+FROM set_config('synchronous_commit', 'off', true)
 WHERE name = $1::bytea AND (
     old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
         $4::float8 = 0 OR old.login IS NULL
@@ -14,8 +18,7 @@ WHERE name = $1::bytea AND (
         OR old.login > now() + interval '1 minute'
     )
 )
-RETURNING id, uuid_send(state), uuid_send(epoch), last,
-    set_config('synchronous_commit', 'off', true)
+RETURNING id, uuid_send(state), uuid_send(epoch), last
 """
 """Parameters: name, token, seconds, seconds since the last login.
 
@@ -39,12 +42,9 @@ WHERE (
         OR old.login > now() + interval '1 minute'
     )
 )
-RETURNING id, uuid_send(state), uuid_send(epoch), last, current_setting('synchronous_commit')
+RETURNING id, uuid_send(state), uuid_send(epoch), last
 """
-"""The first login of a user.  Parameters: as those of TAKE_LEASE.
-
-A row that another session has is locked by it, too, so that it must not wait until that is durable.
-"""
+"""The first login of a user.  Parameters: as those of TAKE_LEASE."""
 
 LOGIN_DELAY = """
 SELECT ceil(extract(epoch FROM login - now()) + $2::float8)::bigint FROM maildrop
@@ -56,12 +56,14 @@ WHERE name = $1::bytea AND login > now() - $2::float8 * interval '1 second'
 RENEW_LEASES = """
 UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'
 FROM (
-    SELECT maildrop.id, token FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
-    JOIN maildrop ON maildrop.id = held.id AND holder = token
+    SELECT maildrop.id, token
+    FROM set_config('synchronous_commit', 'off', true),
+        unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+        JOIN maildrop ON maildrop.id = held.id AND holder = token
     FOR NO KEY UPDATE OF maildrop SKIP LOCKED
 ) AS mine
 WHERE maildrop.id = mine.id
-RETURNING token, set_config('synchronous_commit', 'off', true)
+RETURNING token
 """
 """Parameters: ids of maildrops, tokens, seconds.
 
@@ -69,34 +71,30 @@ A token that is not returned is lost, or its row is locked: one that a transacti
 as long as a standby is down, does not keep the others.
 """
 
-RENEW_LEASE = """
-UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'
-WHERE id = $1::bigint AND holder = $2::uuid
-RETURNING set_config('synchronous_commit', 'off', true)
+HELD_LEASES = """
+SELECT token FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+JOIN maildrop ON maildrop.id = held.id AND holder = token
 """
-"""Parameters: id of a maildrop, token, seconds."""
+"""The tokens that are not lost.  Parameters: ids of maildrops, tokens."""
 
 RELEASE_LEASES = """
 UPDATE maildrop SET holder = NULL, expires = NULL
 FROM (
-    SELECT maildrop.id, token FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
-    JOIN maildrop ON maildrop.id = held.id AND holder = token
+    SELECT maildrop.id, token
+    FROM set_config('synchronous_commit', 'off', true),
+        unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+        JOIN maildrop ON maildrop.id = held.id AND holder = token
     FOR NO KEY UPDATE OF maildrop SKIP LOCKED
 ) AS mine
 WHERE maildrop.id = mine.id
-RETURNING token, set_config('synchronous_commit', 'off', true)
+RETURNING token
 """
 """Parameters: ids of maildrops, tokens; the rest is as for RENEW_LEASES."""
 
-RELEASE_LEASE = """
-UPDATE maildrop SET holder = NULL, expires = NULL WHERE id = $1::bigint AND holder = $2::uuid
-RETURNING set_config('synchronous_commit', 'off', true)
-"""
-"""Parameters: id of a maildrop, token."""
-
 RELEASE_BY_NAME = """
-UPDATE maildrop SET holder = NULL, expires = NULL WHERE name = $1::bytea AND holder = $2::uuid
-RETURNING set_config('synchronous_commit', 'off', true)
+UPDATE maildrop SET holder = NULL, expires = NULL
+FROM set_config('synchronous_commit', 'off', true)
+WHERE name = $1::bytea AND holder = $2::uuid
 """
 """Parameters: name, token."""
 

@@ -210,6 +210,25 @@ class ReadingTests(MailboxCase):
             self.assertEqual(waiting, [])
             self.write(mbox_of(MESSAGES))
 
+    def test_octets_moved(self):
+        """Octets that moved from one message to another, before mail was appended, are noticed."""
+        field, rest = b"X-Keywords:", b"\nSubject: b\n\ny\n"
+        messages = [b"Subject: a\n\nx\n", field + b" " * 11 + rest, MESSAGES[2]]
+        self.write(mbox_of(messages))
+        self.read_all()
+        moved = [b"Status: RO\n" + messages[0], field + rest, messages[2]]
+        self.assertEqual(len(mbox_of(moved)), len(mbox_of(messages)))
+        self.rewrite(mbox_of(moved))
+        self.append(stored(b"new\n", 9))
+        with self.session() as mailbox:
+            for at in range(2):
+                self.assertEqual(mailbox.read_cached(mailbox.messages[at], 100), None)
+                with self.assertRaises(MessageChanged):
+                    read_message(mailbox, at)
+            self.assertEqual(read_message(mailbox, 2), messages[2])
+            self.assertEqual(read_message(mailbox, 3), b"new\n")
+        self.assertEqual(self.read_all(), [*moved, b"new\n"])
+
     def test_replaced_before_lock(self):
         """A file that was replaced just before it is locked is not the one that is changed."""
         real = FileLock.acquire

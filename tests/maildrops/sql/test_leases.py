@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import leases, statements
-from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME
+from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME, RETRY_TIME
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
@@ -77,7 +77,7 @@ class LeaseTests(SQLCase):
             self.database.executed.clear()
             mailbox = await self.store.open_maildrop(b"ann")
             await self.end(mailbox)
-            self.assertEqual(self.database.executed, [*expected, statements.RELEASE_LEASE])
+            self.assertEqual(self.database.executed, [*expected, statements.RELEASE_LEASES])
 
     async def test_gathered(self):
         """The locks of sessions that end at about the same time are released by one statement."""
@@ -110,7 +110,7 @@ class LeaseTests(SQLCase):
         mailbox = await self.store.open_maildrop(b"ann")
         self.assertEqual(self.database.executed, [statements.RELEASE_LEASES, statements.TAKE_LEASE])
         await mailbox.release()
-        self.database.faults[statements.RELEASE_LEASE] = wait
+        self.database.faults[statements.RELEASE_LEASES] = wait
         self.clock.advance(GATHERING_TIME)
         outcomes = []
         for _ in range(2):
@@ -184,7 +184,7 @@ class LeaseTests(SQLCase):
         await self.renew(0)
         self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
         await self.renew(GATHERING_TIME)
-        self.assertEqual(self.database.executed[1:], [statements.RELEASE_LEASE])
+        self.assertEqual(self.database.executed[1:], [statements.RELEASE_LEASES])
         self.assertEqual(self.sql("SELECT count(*) FROM maildrop WHERE holder IS NULL"), [(3,)])
 
     async def test_locked_row(self):
@@ -195,14 +195,40 @@ class LeaseTests(SQLCase):
             self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
             for mailbox in ended:
                 await mailbox.release()
-            self.clock.advance(GATHERING_TIME)
+            await self.renew(GATHERING_TIME)
             await (await self.other.open_maildrop(b"bob")).release()
-            expected = [statements.RELEASE_LEASES, statements.RELEASE_LEASE]
-            await wait_for(lambda: self.database.executed == expected, "the second statement")
             self.assertEqual([*self.store._leases._ended], [b"ann"])
-        await (await self.store.open_maildrop(b"ann")).release()
-        await self.store.stop()
+            await self.renew(RETRY_TIME)
+            self.assertEqual([*self.store._leases._ended], [b"ann"])
+        await self.renew(RETRY_TIME)
+        tried = [statements.RELEASE_LEASES, statements.HELD_LEASES]
+        self.assertEqual(self.database.executed, [*tried, *tried, statements.RELEASE_LEASES])
+        self.assertEqual(self.store._leases._ended, {})
+        await (await self.other.open_maildrop(b"ann")).release()
         self.assertEqual(self.warnings(), [])
+
+    async def test_locked_row_again(self):
+        """A user whose row was locked need not wait for the next attempt to release it."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            await self.end(mailbox)
+        await self.end(await self.store.open_maildrop(b"ann"))
+
+    async def test_never_released(self):
+        """A lock that cannot be released is left alone when it has expired, or is lost."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        lost = await self.store.open_maildrop(b"bob")
+        self.sql("UPDATE maildrop SET holder = gen_random_uuid() WHERE name = %s", b"bob")
+        await self.renew()
+        await lost.release()
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop FOR UPDATE")
+            await self.end(mailbox)
+            self.assertEqual([*self.store._leases._ended], [b"ann"])
+            await self.renew(self.store._database.config.lease)
+        self.assertEqual(self.store._leases._ended, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_renewed_locked_row(self):
         """A row that a transaction has locked does not keep the locks of others from renewal."""
@@ -216,23 +242,36 @@ class LeaseTests(SQLCase):
                 await wait_for(
                     lambda: other.execute(renewed).fetchall() == [(b"bob",)], "the renewal of one"
                 )
-        await self.renew(0)
+            await self.renew(0)
+        await self.renew()
         self.assertEqual(len(self.sql(renewed)), 2)
         self.assertEqual(self.warnings(), [])
         for mailbox in mailboxes:
             await mailbox.release()
 
-    async def test_renewal_of_locked_row_unanswered(self):
-        """A lock that cannot be renewed alone is not lost."""
+    async def test_renewal_unanswered(self):
+        """A lock of which the database does not say whether it is held is not lost."""
         mailbox = await self.store.open_maildrop(b"ann")
         self.database.faults[statements.RENEW_LEASES] = empty
-        self.database.faults[statements.RENEW_LEASE] = raising(DatabaseUnavailable())
+        self.database.faults[statements.HELD_LEASES] = raising(DatabaseUnavailable())
         await self.renew()
         self.assertIn("cannot be renewed now", self.warnings()[0])
-        self.database.faults[statements.RENEW_LEASES] = empty
         await self.renew()
         self.assertEqual(len(self.warnings()), 1)
         await mailbox.release()
+
+    async def test_many_renewed(self):
+        """Many leases are renewed by several statements."""
+        self.patch(leases, "MAX_TOGETHER", 2)
+        mailboxes = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        self.sql("UPDATE maildrop SET expires = now() + interval '5 seconds'")
+        self.database.executed.clear()
+        await self.renew()
+        self.assertEqual(self.database.executed, [statements.RENEW_LEASES] * 2)
+        renewed = "SELECT count(*) FROM maildrop WHERE expires > now() + interval '15 seconds'"
+        self.assertEqual(self.sql(renewed), [(3,)])
+        for mailbox in mailboxes:
+            await mailbox.release()
 
     async def test_busy(self):
         """Without a delay between logins nobody asks how long it is."""
@@ -449,7 +488,7 @@ class LeaseTests(SQLCase):
     async def test_unreleased(self):
         """A session whose end the database does not notice ends without an error."""
         mailbox = await self.store.open_maildrop(b"ann")
-        self.database.faults[statements.RELEASE_LEASE] = raising(DatabaseUnavailable())
+        self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
         await self.end(mailbox)
         self.assertIn("may stay locked", self.warnings()[0])
 

@@ -92,7 +92,7 @@ class LeaseTests(StatementCase):
                     self.set_lease(self.ann, holder, expires, login)
                     before = self.leases()
                     [found] = self.sql(
-                        "SELECT id, uuid_send(state), uuid_send(epoch), last, 'off' FROM maildrop"
+                        "SELECT id, uuid_send(state), uuid_send(epoch), last FROM maildrop"
                         " WHERE id = %s",
                         self.ann,
                     )
@@ -114,7 +114,7 @@ class LeaseTests(StatementCase):
                     for name in (b"new", b"newer")
                 ]
                 self.assertEqual(self.lease(found[0][0]), (MINE, SECONDS, login))
-                self.assertEqual({row[3:] for row in found}, {(0, "off")})
+                self.assertEqual({row[3:] for row in found}, {(0,)})
                 self.assertEqual(len({value for row in found for value in row[1:3]}), 4)
 
     def test_delay(self):
@@ -130,21 +130,15 @@ class LeaseTests(StatementCase):
     def test_renew(self):
         """The leases of these tokens are renewed, also if they have expired, and no others."""
         third = self.create(b"third", 0)
-        for (holder, expires), together in product(((MINE, -1), (MINE, 5)), (True, False)):
+        for holder, expires in ((MINE, -1), (MINE, 5)):
             with self.transaction():
                 self.set_lease(self.ann, holder, expires, -3)
                 self.set_lease(self.bob, OTHERS, 5)
                 self.set_lease(third, MINE, 5)
-                if together:
-                    parameters = [self.ann, self.bob], [MINE, MINE], SECONDS
-                    rows = self.execute(statements.RENEW_LEASES, *parameters)
-                    self.assertEqual(rows, [(MINE, "off")])
-                else:
-                    rows = [
-                        self.execute(statements.RENEW_LEASE, maildrop, MINE, SECONDS)
-                        for maildrop in (self.ann, self.bob)
-                    ]
-                    self.assertEqual(rows, [[("off",)], []])
+                leases = [self.ann, self.bob], [MINE, MINE]
+                self.assertEqual(self.execute(statements.HELD_LEASES, *leases), [(MINE,)])
+                rows = self.execute(statements.RENEW_LEASES, *leases, SECONDS)
+                self.assertEqual(rows, [(MINE,)])
                 self.assertEqual(self.leases(), ((MINE, SECONDS, -3), (OTHERS, 5, None)))
                 self.assertEqual(self.lease(third), (MINE, 5, None))
 
@@ -152,7 +146,6 @@ class LeaseTests(StatementCase):
         """A lease is released by who has it, and no other one is."""
         for statement, parameters in (
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
-            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             for holder, other in ((MINE, MINE), (OTHERS, MINE), (MINE, OTHERS)):
@@ -161,7 +154,8 @@ class LeaseTests(StatementCase):
                     self.set_lease(self.bob, other, 5)
                     rows = self.execute(statement, *parameters)
                     is_released = holder == MINE
-                    self.assertEqual([row[-1] for row in rows], ["off"] * is_released)
+                    if statement == statements.RELEASE_LEASES:
+                        self.assertEqual(rows, [(MINE,)] * is_released)
                     released = (None, None, -3) if is_released else (holder, 5, -3)
                     self.assertEqual(self.leases(), (released, (other, 5, None)))
 
@@ -175,9 +169,7 @@ class LeaseTests(StatementCase):
             # A login that finds another session locks the row as well.
             (statements.CREATE_WITH_LEASE, (b"ann", OTHERS, SECONDS, 0)),
             (statements.RENEW_LEASES, ([self.ann], [MINE], SECONDS)),
-            (statements.RENEW_LEASE, (self.ann, MINE, SECONDS)),
             (statements.RELEASE_LEASES, ([self.ann], [MINE])),
-            (statements.RELEASE_LEASE, (self.ann, MINE)),
             (statements.RELEASE_BY_NAME, (b"ann", MINE)),
         ):
             self.set_lease(self.ann, MINE, 5)

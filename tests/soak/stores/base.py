@@ -20,6 +20,9 @@ class Store:
     has_command = False
     is_readable = True
     is_kept = True
+    release_seconds = 0
+    """For how long a lock may stay if the server is killed when QUIT has just been answered."""
+
     removes_at_once = False
     """Whether a removal that was interrupted has removed all messages or none."""
 

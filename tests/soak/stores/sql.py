@@ -13,6 +13,7 @@ class SQL(Store):
     can_change = False
     has_command = True
     removes_at_once = True
+    release_seconds = 3
     settings = ""
     """More lines of the file."""
 
