@@ -228,6 +228,13 @@ class ReadingTests(MailboxCase):
             self.assertEqual(read_message(mailbox, 2), messages[2])
             self.assertEqual(read_message(mailbox, 3), b"new\n")
         self.assertEqual(self.read_all(), [*moved, b"new\n"])
+        self.write(mbox_of(messages))
+        with self.session() as mailbox:
+            self.rewrite(mbox_of(moved))
+            self.append(stored(b"new\n", 9))
+            with self.assertRaises(MessageChanged):
+                read_message(mailbox, 1)
+            self.assertEqual(read_message(mailbox, 2), messages[2])
 
     def test_replaced_before_lock(self):
         """A file that was replaced just before it is locked is not the one that is changed."""
@@ -356,6 +363,17 @@ class LargeMessageTests(MailboxCase):
         """Chunks that are not cached are read in a thread."""
         with failing(os, "preadv", BlockingIOError()), self.session() as mailbox:
             self.assertEqual(read_message(mailbox, 1), self.message)
+
+    def test_fault(self):
+        """A part that cannot be read is an error that names the file."""
+        fault = failing(os, "preadv", BlockingIOError())
+        broken = failing(os, "pread", OSError(errno.EIO, "I/O error"))
+        with self.session() as mailbox, fault:
+            opened = result(mailbox.open(mailbox.messages[1]))
+            with broken, self.assertRaises(OSError) as failed:
+                result(next(iter(opened)))
+            opened.close()
+        self.assertEqual(str(failed.exception), f"{self.path}: I/O error")
 
     def test_short_read(self):
         """If the system returns less than it was asked for, the message is not sent to its end."""

@@ -433,6 +433,22 @@ class LeaseTests(SQLCase):
         await self.renew()
         self.assertEqual(self.warnings(), [])
 
+    async def test_ended_while_renewed(self):
+        """Nor has one that has been released when it is looked for."""
+        mailbox = await self.store.open_maildrop(b"ann")
+
+        async def end_first(execute):
+            await mailbox.release()
+            self.clock.advance(GATHERING_TIME)
+            await wait_for(lambda: not self.store._leases._ended, "the release")
+            return await execute()
+
+        self.database.faults[statements.RENEW_LEASES] = empty
+        self.database.faults[statements.HELD_LEASES] = end_first
+        self.clock.advance(10)
+        await wait_for(lambda: not self.store._leases._pending, "the renewal")
+        self.assertEqual(self.warnings(), [])
+
     async def test_nothing_kept(self):
         """Nothing is kept of a renewal that has ended."""
         mailbox = await self.store.open_maildrop(b"ann")
