@@ -42,6 +42,5 @@ def select_scram_keys(
     else:
         password = prepared_password(split_field(chosen)[1])
         keys = derive_scram_keys(hash_name, password, decoy_keys.salt, SCRAM_ITERATIONS)
-    if can_use_scram and user is not None:
-        return user, keys
-    return None, decoy_keys._replace(iterations=keys.iterations)
+    decoy_keys = decoy_keys._replace(iterations=keys.iterations)
+    return (user, keys) if can_use_scram and user is not None else (None, decoy_keys)

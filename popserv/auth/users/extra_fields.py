@@ -113,17 +113,23 @@ class Rules(NamedTuple):
         return ""
 
     def take_time(self, details: Callable[[], ConnectionDetails]) -> None:
-        """Take the time that a rule about the client's address takes, if there is none."""
+        """Take the time that rules of the kinds take of which there is none.
+
+        Each kind is thus evaluated once, whoever logs in, and the processor has the code of each.
+        """
         if not self.networks:
-            # The connection has been looked at already if it must use TLS.
-            address = _SOME_ADDRESS if self.requires_tls else details().address
-            _is_in(address, _SOME_NETWORKS)
+            _SOME_NETWORKS.refusal_of(details, 0)
+        if not self.requires_tls:
+            _SOME_TLS.refusal_of(details, 0)
+        if not self.not_before:
+            _SOME_TIME.refusal_of(details, 0)
 
 
 NO_RULES = Rules()
 
-_SOME_ADDRESS = "192.0.2.1"
-_SOME_NETWORKS = (ip_network("198.51.100.0/24"),)
+_SOME_NETWORKS = Rules(networks=(("allow_nets", (ip_network("198.51.100.0/24"),)),))
+_SOME_TLS = Rules(requires_tls=True)
+_SOME_TIME = Rules(not_before=1)
 
 
 # Otherwise each refusal before delay_until would take longer than others.
