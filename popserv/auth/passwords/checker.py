@@ -37,7 +37,7 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.sources import UserSource
-from popserv.auth.users.extra_fields import NO_RULES
+from popserv.auth.users.extra_fields import NO_RULES, Rules
 from popserv.auth.users.remembered import RememberedPasswords
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
@@ -128,14 +128,7 @@ class SecretsChecker(UserDirectory):
             # so that a client cannot find out whether its password is right.
             user = None if refusal else found
             rules = NO_RULES if found is None else found.rules
-            is_password = IUsernamePassword.providedBy(credentials)
-            if not is_password:
-                # Before the rest, as the rules: a client of SCRAM is answered before it is refused.
-                rules.take_time(connection_details.get())
-            if not await self._is_right(credentials, user) or user is None:
-                if is_password:
-                    # So that a password that is remembered costs no more than it must.
-                    rules.take_time(connection_details.get())
+            if not await self._is_right(credentials, user, rules) or user is None:
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
         except (FileError, SchemeUnavailable) as error:
             raise TryLater from error
@@ -168,10 +161,15 @@ class SecretsChecker(UserDirectory):
     def _refusal_of(self, user: User) -> str:
         return user.rules.refusal_of(connection_details.get(), self._now())
 
-    async def _is_right(self, credentials: Any, user: User | None) -> bool:
-        """Return whether credentials prove that a client is the user; None is an unknown user."""
+    async def _is_right(self, credentials: Any, user: User | None, rules: Rules) -> bool:
+        """Return whether credentials prove that a client is the user; None is an unknown user.
+
+        The time of the rules is taken before the rest, as the rules are: a client of SCRAM is
+        answered before it is refused.
+        """
         if IUsernamePassword.providedBy(credentials):
-            return await self._check_password(credentials, user)
+            return await self._check_password(credentials, user, rules)
+        rules.take_time(connection_details.get())
         if IScramCredentials.providedBy(credentials):
             return await self._check_scram(credentials, user)
         if ICertificateCredentials.providedBy(credentials):
@@ -180,7 +178,9 @@ class SecretsChecker(UserDirectory):
         check = self._check_apop if by_apop else self._check_cram_md5
         return bool(await self._run(check, credentials, user))
 
-    async def _check_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
+    async def _check_password(
+        self, credentials: IUsernamePassword, user: User | None, rules: Rules
+    ) -> bool:
         remembered, password = self._remembered, credentials.password
         # With the password, which clients send in several encodings.
         field = b"" if user is None else user.password_field
@@ -188,6 +188,8 @@ class SecretsChecker(UserDirectory):
         # Looked up for an unknown name, too, which takes a while.
         if remembered.find(key, password) and user is not None:
             return True
+        # Not before, so that a password that is remembered costs no more than it must.
+        rules.take_time(connection_details.get())
         begun = remembered.begin()
         is_right = bool(await self._run(self._verify_password, credentials, user))
         if is_right:
