@@ -70,6 +70,8 @@ class Endings:
         for message in user.session.marked_messages():
             if message.state == HERE:
                 message.state = MAYBE
+                # In an MH folder it is no longer unseen a moment before it is removed.
+                message.seen = message.seen | {True}
         if user.session.records:
             for message in user.session.retrieved_messages():
                 message.seen = message.seen | {True}
