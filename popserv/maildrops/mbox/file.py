@@ -2,6 +2,8 @@
 
 The methods wait for the disk, except for :meth:`MboxFile.is_unchanged` and :meth:`MboxFile.find`:
 call them in a thread.
+
+The module has more than 300 lines, because each change of a file depends on what was read of it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Each is tried once; a caller that does not get both releases them, and tries aga
 The lock of fcntl is one of the open file description where the system has such locks: those of a
 process would be released when any session of it closes the file.  The two kinds exclude each
 other.
+
+The module has more than 300 lines, because it has both locks, and knows which dotlocks are stale.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The exclusive-access locks of the sessions of a process: leases in the rows of maildrops."""
+"""The exclusive-access locks of the sessions of a process: leases in the rows of maildrops.
+
+The module has more than 300 lines, because a lease is taken, renewed and released depending on what
+is known of the others.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Statements about leases do not wait until their commit is durable: a lease that a failover forgets
 makes a removal fail, and nothing worse.
+
+The module has more than 300 lines, because all statements are in it.
 """
 
 # Whether a commit waits for the disk and for a standby is set before a row is locked: also a
