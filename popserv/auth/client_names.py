@@ -31,7 +31,7 @@ from popserv.auth.names import (
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
 from popserv.core.printable import printable
-from popserv.core.user_folder import UserFolder
+from popserv.core.user_folder import INBOX, folder_of
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, avatar_id
 from popserv.interfaces import (
     IAPOPTimestamps,
@@ -46,13 +46,17 @@ from popserv.runtime.coroutines import run_eagerly
 
 
 def with_client_names(
-    checkers: Iterable[ICredentialsChecker], domain: bytes = b"", folder_delimiter: bytes = b""
+    checkers: Iterable[ICredentialsChecker],
+    domain: bytes = b"",
+    folder_delimiter: bytes = b"",
+    folder: bytes = INBOX,
 ) -> Sequence[ICredentialsChecker]:
     """Return checkers for the names that clients send.
 
     ``domain`` is added to names without ``@``, unless it is empty.  Unless ``folder_delimiter`` is
     empty, a client can append it and a folder to a user's name; the avatar ID is then a
-    :class:`~popserv.core.user_folder.UserFolder`.
+    :class:`~popserv.core.user_folder.UserFolder`, unless it is ``folder``, which is that of names
+    without one.
 
     A checker of tokens or hosts also applies the rules of the first of the others that knows the
     user.  One that cannot look users up itself applies those of the checkers before it: it may
@@ -65,11 +69,11 @@ def with_client_names(
     for checker in checkers:
         if not isinstance(checker, UserDirectory):
             others = tuple(before) if is_named(checker) else directories
-            wrapped.append(_ClientNamesChecker(checker, domain, folder_delimiter, others))
+            wrapped.append(_ClientNamesChecker(checker, domain, folder_delimiter, folder, others))
             continue
         before.append(checker)
         if domain or folder_delimiter:
-            checker = _ClientNamesChecker(checker, domain, folder_delimiter, ())
+            checker = _ClientNamesChecker(checker, domain, folder_delimiter, folder, ())
         wrapped.append(checker)
     return wrapped
 
@@ -93,11 +97,13 @@ class _ClientNamesChecker:
         checker: Any,
         domain: bytes,
         folder_delimiter: bytes,
+        folder: bytes,
         directories: Sequence[UserDirectory],
     ) -> None:
         self._checker = checker
         self._domain = domain
         self._delimiter = folder_delimiter
+        self._folder = folder
         self._directories = directories
         self._is_named = is_named(checker)
         if IDefaultDomain.providedBy(checker):
@@ -143,7 +149,7 @@ class _ClientNamesChecker:
         # For the log and the reply.
         credentials.username = with_folder(credentials.username, self._delimiter, folder)
         settings = avatar.settings if isinstance(avatar, ConfiguredUser) else NO_SETTINGS
-        return avatar_id(UserFolder(user, folder), settings)
+        return avatar_id(folder_of(user, folder, self._folder), settings)
 
     async def _check_name(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INBOX = b"INBOX"
+"""The folder that is the Maildir itself; its name is case-insensitive (RFC 3501 section 5.1)."""
+
 
 class UserFolder(bytes):
     """The avatar ID of a client that asks for a folder of its user: ``--folder-delimiter``.
@@ -20,3 +23,13 @@ class UserFolder(bytes):
         self.user = user
         self.folder = folder
         return self
+
+
+def folder_of(user: bytes, folder: bytes, usual: bytes = INBOX) -> bytes:
+    """Return the avatar ID for a user and a folder: one for each maildrop, however it is named.
+
+    ``usual`` is the folder that the user's name alone stands for, and so does its avatar ID.
+    """
+    if folder.upper() == INBOX:
+        folder = INBOX
+    return user if folder == usual else UserFolder(user, folder)

@@ -10,7 +10,7 @@ from twisted.internet.defer import maybeDeferred
 from popserv.auth.client_names import listed_name, tells_names
 from popserv.auth.names import check_name, readings, with_domain
 from popserv.auth.users.user import UserDirectory
-from popserv.core.user_folder import UserFolder
+from popserv.core.user_folder import INBOX, folder_of
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.delivery.addresses import Address
 from popserv.errors import UnknownRecipient
@@ -34,7 +34,7 @@ class Recipients:
 
     With a ``delimiter``, a name that is no user's stands for the user before its first or last
     delimiter; with ``to_folders`` the mail goes to the folder of that user which follows, if that
-    exists.
+    exists.  ``folder`` is that of names without one.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Recipients:
         local_part_only: bool = False,
         delimiter: bytes = b"",
         to_folders: bool = False,
+        folder: bytes = INBOX,
     ) -> None:
         self._store: Any = store
         self._checkers = list(checkers)
@@ -53,6 +54,7 @@ class Recipients:
         self._local_part_only = local_part_only
         self._delimiter = delimiter
         self._to_folders = to_folders
+        self._folder = folder
 
     async def find(self, address: Address) -> Recipient:
         """Return the maildrop that an address means.
@@ -99,7 +101,7 @@ class Recipients:
 
     async def _with_folder(self, recipient: Recipient, folder: bytes) -> Recipient:
         if folder and self._to_folders:
-            user = UserFolder(recipient.user, folder)
+            user = folder_of(recipient.user, folder, self._folder)
             if await self._store.has_maildrop(user, recipient.settings):
                 return Recipient(user, recipient.settings)
         return recipient

@@ -19,6 +19,7 @@ def make_lmtp_factory(options: Options) -> LMTPFactory:
         local_part_only=bool(options["recipient-local-part"]),
         delimiter=delimiter,
         to_folders=delimiter == options["folder-delimiter"],
+        folder=options["folder"].encode("utf-8", "surrogateescape"),
     )
     return LMTPFactory(
         store, recipients, host=options["hostname"], max_octets=options["message-size-limit"]

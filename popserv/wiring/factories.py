@@ -62,7 +62,12 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
     """
     given = options.get("credCheckers", ())
     checkers = in_order(
-        with_client_names(given, options["default-domain"], options["folder-delimiter"])
+        with_client_names(
+            given,
+            options["default-domain"],
+            options["folder-delimiter"],
+            options["folder"].encode("utf-8", "surrogateescape"),
+        )
     )
     _share_decoys([*given, *checkers], options.store)
     portal = Portal(realm, checkers)

@@ -447,6 +447,7 @@ class FolderTests(ClientNamesCase):
             (b"ann+Lists", (b"ann", b"Lists", b"ann+Lists")),
             (b"ANN+Lists.a", (b"ann", b"Lists.a", b"ann+Lists.a")),
             (b"ann+a+b", (b"ann", b"a+b", b"ann+a+b")),
+            (b"ann+inbox", (b"ann", b"", b"ann+inbox")),
             (b"ann+box", (b"Ann+Box", b"", b"Ann+Box")),
             (b"ann+box+a", (b"Ann+Box", b"a", b"Ann+Box+a")),
             (b"bob+a", (b"info", b"a", b"Bob+a")),

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.user_folder import UserFolder
+from popserv.core.user_folder import UserFolder, folder_of
 
 
 class UserFolderTests(SynchronousTestCase):
@@ -15,3 +15,19 @@ class UserFolderTests(SynchronousTestCase):
         others = {b"ann", b"annSent", UserFolder(b"ann", b"sent"), UserFolder(b"annS", b"ent")}
         self.assertEqual(len({folder, *others}), 5)
         self.assertIn(UserFolder(b"ann", b"Sent"), {folder})
+
+    def test_one_maildrop(self):
+        """Each folder has one avatar ID, however it is named; the usual one has the user's."""
+        inbox = UserFolder(b"ann", b"INBOX")
+        for folder, usual, expected in (
+            (b"INBOX", b"INBOX", b"ann"),
+            (b"inBox", b"INBOX", b"ann"),
+            (b"Sent", b"INBOX", UserFolder(b"ann", b"Sent")),
+            (b"Sent", b"Sent", b"ann"),
+            (b"sent", b"Sent", UserFolder(b"ann", b"sent")),
+            (b"inbox", b"Sent", inbox),
+            (b"INBOX", b"Sent", inbox),
+        ):
+            found = folder_of(b"ann", folder, usual)
+            self.assertEqual((found, type(found)), (expected, type(expected)))
+        self.assertEqual(folder_of(b"ann", b"Inbox"), b"ann")

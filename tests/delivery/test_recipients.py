@@ -130,6 +130,8 @@ class RecipientsTests(SynchronousTestCase):
         self.assertEqual(self.find(b"ann+Lists", Lookup(b"ann"), **settings), lists)
         self.assertEqual(self.find(b"ann+Other", Lookup(b"ann"), **settings), b"ann")
         self.assertEqual(self.find(b"ann+Lists", Lookup(b"ann"), delimiter=b"+"), b"ann")
+        settings["folder"] = b"Lists"
+        self.assertEqual(self.find(b"ann+Lists", Lookup(b"ann"), **settings), b"ann")
 
     def test_invalid_names(self):
         """A name that cannot be a user's is nobody's, and no checker is asked."""

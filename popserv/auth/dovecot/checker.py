@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
 from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import ExchangeAborted
@@ -33,6 +34,8 @@ from popserv.interfaces import (
     ISASLRelay,
 )
 from popserv.runtime.unix_paths import MAX_PATH, is_too_long
+
+_DIGEST = re.compile(rb"[0-9A-Fa-f]{32}")
 
 
 @implementer(ICredentialsSupport, IDiagnosed, ISASLRelay, IAPOPTimestamps)
@@ -138,6 +141,8 @@ class DovecotChecker(PasswordService):
         if connection is None or not timestamp.startswith(connection.apop_prefix):
             # A new connection to popserv gets a timestamp that Dovecot accepts.
             raise TryLater from ConnectionFailed("the timestamp is of an earlier connection")
+        if not _DIGEST.fullmatch(credentials.digest):
+            raise UnauthorizedLogin("the digest does not have 32 hexadecimal digits")
         digest = bytes.fromhex(credentials.digest.decode("ascii"))
         response = b"%b\0%b\0%b" % (timestamp, credentials.username, digest)
         return await run_exchange(self._client, b"APOP", response)

@@ -21,7 +21,7 @@ from zope.interface import Interface, implementer
 from popserv.auth.credentials import IPPORT_RESERVED
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError, local_users
-from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
+from popserv.auth.rhosts.resolver import Addresses, HostResolver, Unresolved, parse_address
 from popserv.core.findings import Finding, error, warning
 from popserv.errors import TryLater
 from popserv.interfaces import (
@@ -174,28 +174,38 @@ class RhostsChecker:
         listed = local_users(entries).find(name, prepared)
         if listed not in (None, name, prepared):
             name, prepared = listed, prepared_name(listed)
-        resolved: dict[str, Addresses | None] = {}
+        resolved: dict[str, Addresses | Unresolved] = {}
         deadline = self._resolver.now() + LOOKUP_TIMEOUT
         for entry in entries:
             maildrop = entry.maildrop(credentials.remote_user, name, prepared, self.default_domain)
             if maildrop is None:
                 continue
-            hosts: Network | Addresses | None
+            hosts: Network | Addresses | Unresolved
             if not isinstance(entry.host, str):
                 hosts = entry.host
             else:
                 if entry.host not in resolved:
                     resolved[entry.host] = await self._resolver.resolve(entry.host, deadline)
                 hosts = resolved[entry.host]
-            matches = address in hosts if hosts is not None else not entry.allows
+            matches = not entry.allows if isinstance(hosts, Unresolved) else address in hosts
             if matches and not entry.allows:
-                raise UnauthorizedLogin(f"denied by line {entry.line}{_unresolved(resolved)}")
+                raise _refusal(f"denied by line {entry.line}", resolved)
             if matches:
                 return maildrop
-        raise UnauthorizedLogin(f"no entry matches{_unresolved(resolved)}")
+        raise _refusal("no entry matches", resolved)
 
 
-def _unresolved(resolved: dict[str, Addresses | None]) -> str:
-    """Return the end of a reason, which mentions the host names that could not be resolved."""
-    hosts = [host for host, addresses in resolved.items() if addresses is None]
-    return f"; host names not resolved: {len(hosts)}, the first {hosts[0]}" if hosts else ""
+def _refusal(reason: str, resolved: dict[str, Addresses | Unresolved]) -> Exception:
+    """Return the error of a login that no entry allows, for a reason.
+
+    It is TryLater if a name is unknown for now: with its addresses, the login might be allowed.
+    """
+    hosts = [host for host, found in resolved.items() if isinstance(found, Unresolved)]
+    if hosts:
+        reason += f"; host names not resolved: {len(hosts)}, the first {hosts[0]}"
+    refusal = UnauthorizedLogin(reason)
+    if Unresolved.UNKNOWN not in resolved.values():
+        return refusal
+    error = TryLater()
+    error.__cause__ = refusal
+    return error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
@@ -20,6 +22,17 @@ _resolver_threads = BoundedThreadPool(
 
 Address = IPv4Address | IPv6Address
 Addresses = frozenset[Address]
+
+
+# EAI_NODATA does not exist everywhere.
+_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+class Unresolved(Enum):
+    """Why a host name has no addresses."""
+
+    NO_SUCH_HOST = "the name does not exist"
+    UNKNOWN = "nobody could tell within the time for it"
 
 
 def parse_address(text: str) -> Address:
@@ -46,11 +59,11 @@ class _PendingLookup:
     """The lookup of one name, and the logins that wait for its result."""
 
     def __init__(self) -> None:
-        self._waiters: list[tuple[Deferred[Addresses | None], StillNeeded]] = []
+        self._waiters: list[tuple[Deferred[Addresses | Unresolved], StillNeeded]] = []
 
-    def add_waiter(self) -> Deferred[Addresses | None]:
+    def add_waiter(self) -> Deferred[Addresses | Unresolved]:
         """Return a Deferred of the result for the login in progress."""
-        waiter: Deferred[Addresses | None] = Deferred()
+        waiter: Deferred[Addresses | Unresolved] = Deferred()
         self._waiters.append((waiter, client_is_connected.get()))
         return waiter
 
@@ -58,7 +71,7 @@ class _PendingLookup:
         """Return whether a waiting login's client is connected; callable from any thread."""
         return any(is_connected() for _, is_connected in tuple(self._waiters))
 
-    def finish(self, result: Addresses | Failure | None) -> None:
+    def finish(self, result: Addresses | Unresolved | Failure) -> None:
         """Pass the result to all waiting logins."""
         for waiter, _ in self._waiters:
             waiter.callback(result)
@@ -84,14 +97,14 @@ class HostResolver:
         """Return the time on the clock of deadlines, in seconds."""
         return float(self._reactor().seconds())
 
-    def resolve(self, host: str, deadline: float) -> Deferred[Addresses | None]:
-        """Return the addresses of a host name, or None if it cannot be resolved in time.
+    def resolve(self, host: str, deadline: float) -> Deferred[Addresses | Unresolved]:
+        """Return the addresses of a host name, or why it has none.
 
         :raises popserv.errors.TryLater: too many lookups are waiting.
         """
         seconds = deadline - self.now()
         if seconds <= 0:
-            return succeed(None)
+            return succeed(Unresolved.UNKNOWN)
         lookup = self._lookups.get(host)
         if lookup is not None:
             waiter = lookup.add_waiter()
@@ -99,15 +112,16 @@ class HostResolver:
             lookup = self._lookups[host] = _PendingLookup()
             waiter = lookup.add_waiter()
             Deferred.fromCoroutine(self._run_lookup(host, lookup)).addBoth(self._finish, host)
-        return waiter.addTimeout(seconds, self._reactor(), lambda *_: None)
+        return waiter.addTimeout(seconds, self._reactor(), lambda *_: Unresolved.UNKNOWN)
 
-    async def _run_lookup(self, host: str, lookup: _PendingLookup) -> Addresses | None:
+    async def _run_lookup(self, host: str, lookup: _PendingLookup) -> Addresses | Unresolved:
         try:
             return await self._run(look_up, host, still_needed=lookup.is_still_needed)
-        except OSError:
-            return None
+        except OSError as error:
+            is_certain = isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST
+            return Unresolved.NO_SUCH_HOST if is_certain else Unresolved.UNKNOWN
 
-    def _finish(self, result: Addresses | Failure | None, host: str) -> None:
+    def _finish(self, result: Addresses | Unresolved | Failure, host: str) -> None:
         self._lookups.pop(host).finish(result)
 
     def _reactor(self) -> Any:

@@ -71,8 +71,9 @@ class PasswordService(ABC):
         if len(name) > MAX_NAME:
             raise UnauthorizedLogin(f"the name is longer than {MAX_NAME} octets")
         remembered, details = self._remembered, connection_details.get()()
-        address = (details.address or "").encode("utf-8", "surrogateescape")
-        key = b"%b\0%b\0%d" % (name, address, details.is_private)
+        # All that may be asked about besides the password; a port of the client is used once.
+        asked = details.address, details.local, details.uses_tls, details.is_private
+        key = b"%b\0%b" % (name, repr(asked).encode("utf-8", "backslashreplace"))
         user = remembered.find(key, password)
         if user is None:
             begun = remembered.begin()

@@ -28,7 +28,7 @@ def directory_of(folder: str) -> str:
 
     :raises ValueError: the name is invalid; the message says how to correct it.
     """
-    if folder.upper() == "INBOX":
+    if folder.isascii() and folder.upper() == "INBOX":
         return ""
     if "/" in folder:
         raise ValueError(f"{folder!r} contains a slash; separate the levels by dots")

@@ -127,6 +127,9 @@ class DovecotCheckerTests(DovecotCase):
         self.assertTrue(line.endswith(b64encode(response)))
         side.send(b"OK\t1\tuser=ann\n")
         self.assertEqual(self.successResultOf(asked), b"ann")
+        for digest in (b"zz", b"0" * 30, b"0" * 34, b"0 " * 16, b"g" * 32):
+            asked = self.ask(APOPCredentials(b"ann", timestamp, digest))
+            self.failureResultOf(asked, UnauthorizedLogin)
 
     def test_anonymous_dovecot(self):
         """A timestamp has 0 for what Dovecot does not tell about its process and connection."""

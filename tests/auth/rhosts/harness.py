@@ -33,7 +33,10 @@ DNS = {
     "near.example": ["fe80::1%eth0"],
     "none.example": None,
 }
-"""The addresses of host names; None: the name cannot be resolved."""
+"""The addresses of host names; None: the name does not exist."""
+
+LATER = "later.example"
+"""A host name whose name server does not answer."""
 
 HOSTS = {
     b"192.0.2.7": "192.0.2.7 ::ffff:192.0.2.7",
@@ -75,6 +78,8 @@ class RhostsCase(UsersFileCase):
     def getaddrinfo(self, host, port, **more):
         """Replace the system's resolver."""
         self.looked_up.append(host.decode())
+        if host.decode() == LATER:
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
         addresses = DNS.get(host.decode().rstrip("."))
         if addresses is None:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")

@@ -382,7 +382,7 @@ class DocumentationTests(RhostsCase):
         """The page explains every reason for which a login is refused."""
         text = " ".join(TEXT.split())
         source = Path(rhosts.__file__).read_text("utf-8")
-        reasons = re.findall(r'UnauthorizedLogin\(f?"(.+?)"\)', source)
+        reasons = re.findall(r'(?:UnauthorizedLogin|_refusal)\(f?"(.+?)"', source)
         self.assertEqual(len(reasons), 5)
         for reason in reasons:
             for piece in re.split(r"\{.*?\}", reason):

@@ -82,10 +82,8 @@ class PasswordServiceTests(SynchronousTestCase):
         """Its rules are applied to each login, also if the password is remembered."""
         service = Service(popserv_require_tls=b"")
         service.cache_seconds = 30
-        # Both are private, so that the service is asked once.
         self.successResultOf(self.ask(service, uses_tls=True))
         self.assertIn("popserv_require_tls is set", self.refusal(service, is_local=True))
-        self.assertEqual(len(service.asked), 1)
 
     def test_remembered(self):
         """A password is asked about once in a while, for each address and kind of connection."""
@@ -105,13 +103,17 @@ class PasswordServiceTests(SynchronousTestCase):
             {"remote": ("192.0.2.2", 1)},
             {"remote": None},
             {"uses_tls": True},
+            {"is_local": True},
+            {"local": ("192.0.2.3", 110)},
+            {"local": ("192.0.2.3", 995)},
+            {"local": ("192.0.2.4", 110)},
             {"name": b"ann"},
         ):
             self.successResultOf(self.ask(service, **details))
-        self.assertEqual(len(service.asked), 7)
+        self.assertEqual(len(service.asked), 11)
         # The port of the client is another one each time.
         self.successResultOf(self.ask(service, remote=("192.0.2.1", 1)))
-        self.assertEqual(len(service.asked), 7)
+        self.assertEqual(len(service.asked), 11)
 
     def test_poisoning(self):
         """No name, address and kind of connection together look like others."""

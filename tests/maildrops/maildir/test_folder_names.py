@@ -27,6 +27,7 @@ class DirectoryTests(SynchronousTestCase):
             ("台北.日本語", ".&U,BTFw-.&ZeVnLIqe-"),
             ("INBOX", ""),
             ("Inbox", ""),
+            ("\u0131nbox", ".&ATE-nbox"),
             ("x" * 254, "." + "x" * 254),
         ):
             self.assertEqual(directory_of(folder), directory)
