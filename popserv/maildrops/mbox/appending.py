@@ -3,10 +3,13 @@
 Rules of this file:
  1. What will be appended is first in a journal, a file beside the mbox file, with the length of
     that; the journal is complete, and on disk, before the mbox file is changed.
- 2. After the mbox file is on disk, the journal is removed.
+ 2. After the mbox file is on disk, the journal is removed.  Where its directory cannot be synced,
+    it is emptied as well, so that a power loss cannot bring it back.
  3. Whoever opens the mbox file and finds a journal removes again what was appended, under the same
     locks.  Mail that other programs have appended since stays, even if it begins where the text was
     broken off.
+ 4. Nothing is written over mail that a program without a lock appends meanwhile: the append then
+    fails, and is undone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
-from popserv.maildrops.mbox.rewriting import Edit, read_at, rewrite, write_at
+from popserv.maildrops.mbox.rewriting import Edit, cut, read_at, rewrite, write_at
 from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.runtime.closing import close
 
@@ -66,9 +69,10 @@ class Batch:
         :raises Exception: as the chunks, likewise.
         """
         if self._fd is None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._new_name, dir_fd=self._parent)
-            self._fd = os.open(self._new_name, _CREATE, 0o600, dir_fd=self._parent)
+            with in_spool_group(self._parent):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._new_name, dir_fd=self._parent)
+                self._fd = os.open(self._new_name, _CREATE, 0o600, dir_fd=self._parent)
         octets, digest = self.octets, self._digest.copy()
         for chunk in chunks:
             digest.update(chunk)
@@ -77,60 +81,85 @@ class Batch:
         self.octets, self._digest = octets, digest
 
     def append(self, fd: int, touch: Callable[[], None]) -> None:
-        """Append the batch to the open and locked mbox file; it is then empty.
+        """Append the batch to the open and locked mbox file; it is then empty, in any case.
 
         :raises OSError: the file is what it was, unless the error persists.
         """
         if self._fd is None or not self.octets:
             return
+        octets, digest = self.octets, self._digest.hexdigest().encode("ascii")
+        self.octets, self._digest = 0, blake2b(digest_size=16)
         parent, size = self._parent, os.fstat(fd).st_size
         separator = _separator(fd, size)
-        digest = self._digest.hexdigest().encode("ascii")
         head = _HEAD_FORM % (size, separator.hex().encode("ascii"), digest)
         # What was added last may have failed.
-        os.ftruncate(self._fd, _HEAD_LENGTH + self.octets)
+        os.ftruncate(self._fd, _HEAD_LENGTH + octets)
         write_at(self._fd, head, 0)
         # If this is interrupted, a session of that user has to remove the journal.
         owner = os.fstat(fd)
         with suppress(PermissionError):
             os.fchown(self._fd, owner.st_uid, owner.st_gid)
         os.fsync(self._fd)
-        os.rename(self._new_name, self._name, src_dir_fd=parent, dst_dir_fd=parent)
-        _sync(parent)
+        with in_spool_group(parent):
+            os.rename(self._new_name, self._name, src_dir_fd=parent, dst_dir_fd=parent)
         journal, self._fd = self._fd, None
+        tail = _Tail(fd, size)
         try:
-            _append(fd, size, separator, journal, self.octets, touch)
+            if not _sync(parent):
+                os.fsync(journal)
+            tail.write(separator)
+            for offset in range(0, octets, _CHUNK):
+                touch()
+                tail.write(read_at(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset))
+            os.fsync(fd)
+        except OSError:
+            tail.cut(touch)
+            # If that fails, the next session finds nothing to undo.
+            with suppress(OSError):
+                self._remove(journal)
+            raise
+        else:
+            self._remove(journal)
         finally:
             close(journal)
-        os.unlink(self._name, dir_fd=parent)
-        _sync(parent)
-        self.octets, self._digest = 0, blake2b(digest_size=16)
+
+    def _remove(self, journal: int) -> None:
+        with in_spool_group(self._parent):
+            os.unlink(self._name, dir_fd=self._parent)
+        if not _sync(self._parent):
+            os.ftruncate(journal, 0)
+            os.fsync(journal)
 
     def close(self) -> None:
         """Drop what was not appended."""
         try:
             if self._fd is not None:
                 close(self._fd)
-                with suppress(OSError):
+                with suppress(OSError), in_spool_group(self._parent):
                     os.unlink(self._new_name, dir_fd=self._parent)
         finally:
             close(self._parent)
 
 
-def _append(
-    fd: int, size: int, separator: bytes, journal: int, octets: int, touch: Callable[[], None]
-) -> None:
-    try:
-        write_at(fd, separator, size)
-        for offset in range(0, octets, _CHUNK):
-            touch()
-            chunk = read_at(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset)
-            write_at(fd, chunk, size + len(separator) + offset)
-        os.fsync(fd)
-    except OSError:
-        os.ftruncate(fd, size)
-        os.fsync(fd)
-        raise
+class _Tail:
+    """What is appended to a file of ``size`` octets, up to ``_end``."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd, self._size, self._end = fd, size, size
+
+    def write(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            if os.fstat(self._fd).st_size != self._end:
+                raise OSError(errno.EAGAIN, "another program appends to it without a lock")
+            written = os.pwrite(self._fd, rest, self._end)
+            self._end += written
+            rest = rest[written:]
+
+    def cut(self, touch: Callable[[], None]) -> None:
+        """Remove what was written, but nothing that follows it."""
+        cut(self._fd, self._size, self._end, touch)
+        os.fsync(self._fd)
 
 
 def _separator(fd: int, size: int) -> bytes:
@@ -144,15 +173,20 @@ def _separator(fd: int, size: int) -> bytes:
     return b"\r\n\n" if end.endswith(b"\r") else b"\n\n"
 
 
-def _sync(parent: int) -> None:
-    """Write the names in an open directory to disk; ``parent`` may be open for searching only."""
-    # Without permission to read the directory, this cannot be done.
-    with suppress(PermissionError):
+def _sync(parent: int) -> bool:
+    """Write the names in an open directory to disk; return whether that is permitted.
+
+    ``parent`` may be open for searching only.
+    """
+    try:
         directory = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            os.fsync(directory)
-        finally:
-            close(directory)
+    except PermissionError:
+        return False
+    try:
+        os.fsync(directory)
+    finally:
+        close(directory)
+    return True
 
 
 def has_journal(parent: int, name: bytes) -> bool:

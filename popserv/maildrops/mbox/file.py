@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from popserv.errors import MessageChanged, NoSuchMessage
@@ -74,19 +75,25 @@ class MboxFile:
             if known.is_settled:
                 return known
             known = None
-        with self.spool.locked() as lock:
-            self._undo_append(lock)
+        with self._locked() as lock:
             return self._read(lock, known, record)
 
-    def _undo_append(self, lock: FileLock) -> None:
-        """Remove what an interrupted delivery has appended."""
+    @contextmanager
+    def _locked(self) -> Iterator[FileLock]:
+        """Lock the file, and remove what an interrupted delivery or copy has appended.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises OSError: the file cannot be locked or changed.
+        """
         spool = self.spool
-        if has_journal(spool.parent, spool.name):
-            self._require_writable()
-            try:
-                undo_append(spool.fd, spool.parent, spool.name, lock.touch)
-            except OSError as error:
-                raise spool.problem(error) from error
+        with spool.locked() as lock:
+            if has_journal(spool.parent, spool.name):
+                self._require_writable()
+                try:
+                    undo_append(spool.fd, spool.parent, spool.name, lock.touch)
+                except OSError as error:
+                    raise spool.problem(error) from error
+            yield lock
 
     def _read(self, lock: FileLock, known: Index | None, record: Record = record_nothing) -> Index:
         try:
@@ -149,7 +156,7 @@ class MboxFile:
             self._replace()
         except FileNotFoundError:
             raise NoSuchMessage from None
-        with self.spool.locked() as lock:
+        with self._locked() as lock:
             self._update(self._read(lock, self.index))
             try:
                 return self.read(position)
@@ -212,7 +219,7 @@ class MboxFile:
             self._replace()
         except FileNotFoundError:
             return
-        with self.spool.locked() as lock:
+        with self._locked() as lock:
             index = self._current(lock)
             removed = find_removable(self.at_login, index, positions)
             if removed:
@@ -229,7 +236,7 @@ class MboxFile:
             self._replace()
         except FileNotFoundError:
             return
-        with self.spool.locked() as lock:
+        with self._locked() as lock:
             index = self._current(lock)
             found = find_messages(self.at_login, index, positions).values()
             unread = [at for at in found if not index.read[at]]
@@ -247,7 +254,7 @@ class MboxFile:
         """
         self._replace()
         self._require_writable()
-        with self.spool.locked() as lock:
+        with self._locked() as lock:
             try:
                 batch.append(self.spool.fd, lock.touch)
             except OSError as error:
@@ -261,7 +268,7 @@ class MboxFile:
         :raises OSError: the file cannot be read.
         """
         self._replace()
-        with self.spool.locked() as lock:
+        with self._locked() as lock:
             index = self._current(lock)
             found = find_messages(self.at_login, index, range(len(self.at_login.marks)))
             return [
@@ -304,7 +311,10 @@ class MboxFile:
             # Only messages after a removed one get an X-UIDL.
             self._update(index.first(removed[0]))
         else:
-            self._update(without(index, removed, self.spool.identity()))
+            # With what another program has appended meanwhile the file is longer, and read again.
+            octets = sum(edit.end - edit.start for edit in edits)
+            identity = self.spool.identity()._replace(size=index.identity.size - octets)
+            self._update(without(index, removed, identity))
 
     def _edit(
         self, index: Index, position: int, edit: Callable[[Header], tuple[int, int, bytes]]

@@ -155,7 +155,8 @@ def _from_line_at(window: Window, end: int) -> int | None:
     """
     if end > window.size:
         return None
-    text = window.read(end - 1, MAX_LENGTH + 3)
+    # Each of many small messages may name a distant place.
+    text = window.peek(end - 1, MAX_LENGTH + 3)
     before, text = text[:1], text[1:]
     for line_end in (b"", b"\n", b"\r\n"):
         if text.startswith(line_end) and (line_end or before == b"\n"):

@@ -80,7 +80,7 @@ def rewrite(
     pieces = _pieces(size, edits)
     end = start + sum(piece.end - piece.start + len(piece.text) for piece in pieces)
     if end == start:
-        _cut(fd, end, size, touch)
+        cut(fd, end, size, touch)
         os.fsync(fd)
         return
     # What is overwritten, as whole messages.
@@ -101,7 +101,7 @@ def rewrite(
         _copy(fd, first, last, copies, touch)
         os.fdatasync(fd)
     except OSError:
-        _cut(fd, size, copies_end, touch)
+        cut(fd, size, copies_end, touch)
         raise
     try:
         _write_pieces(fd, start, pieces, last, copies - first, touch)
@@ -112,11 +112,11 @@ def rewrite(
     except OSError:
         _copy(fd, copies, copies + min(last, end) - first, first, touch)
         os.fdatasync(fd)
-        _cut(fd, size, copies_end, touch)
+        cut(fd, size, copies_end, touch)
         raise
     if has_grown:
         # The copies are overwritten, so that this cannot be undone.
-        _cut(fd, end, copies_end, touch)
+        cut(fd, end, copies_end, touch)
     os.fsync(fd)
 
 
@@ -166,14 +166,18 @@ def _write_pieces(
         offset += end - start
 
 
-def _cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
+def cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
     """Cut the file, in which ``written`` octets are known; what was appended to them is moved.
 
     Half of it would leave what is no message after the last one, so each step is tried twice.
+
+    :raises OSError: that is impossible.
     """
-    appended = max(0, os.fstat(fd).st_size - written)
-    _copy(fd, written, written + appended, end, touch, twice=True)
-    _try(os.ftruncate, fd, end + appended, twice=True)
+    while (size := os.fstat(fd).st_size) > written:
+        _copy(fd, written, size, end, touch, twice=True)
+        written, end = size, end + size - written
+    if end < written:
+        _try(os.ftruncate, fd, end, twice=True)
 
 
 def _copy(

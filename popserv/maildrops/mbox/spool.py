@@ -14,6 +14,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock, FileLocked
+from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
@@ -208,6 +209,7 @@ def create_file(layout: Layout, user: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
             suppress(FileExistsError),
+            in_spool_group(parent),
             open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
         ):
             _give(file.fileno(), os.fstat(parent), user)

@@ -36,6 +36,19 @@ class Window:
             start = 0
         return self._block[start : start + octets]
 
+    def peek(self, offset: int, octets: int) -> bytes:
+        """Return the same as :meth:`read`, but load no block for these octets alone.
+
+        :raises OSError: the file cannot be read.
+        """
+        octets = min(octets, self.size - offset)
+        start = offset - self._offset
+        if start >= 0 and start + octets <= len(self._block):
+            return self._block[start : start + octets]
+        text = os.pread(self._fd, octets, offset)
+        self.octets_read += len(text)
+        return text
+
     def find(self, text: bytes, offset: int) -> int:
         """Return the offset of the first occurrence of a text at or after ``offset``, or -1.
 

@@ -141,18 +141,33 @@ class AppendingTests(MboxCase):
         self.assertEqual(self.steps(self.read_all), undone)
 
     def test_failure_synced(self):
-        """If the messages cannot be appended, their removal is on disk."""
+        """If the messages cannot be appended, their removal is on disk before that of the journal.
+
+        If the journal cannot be removed, the next session does that.
+        """
         full = OSError(errno.ENOSPC, "full")
-        inode = os.stat(self.path).st_ino
+        inode, size = os.stat(self.path).st_ino, os.path.getsize(self.path)
+        journal = journal_name(b"ann")
 
         def append():
             with (
-                failing(os, "pwrite", full, lambda fd, *_: os.fstat(fd).st_ino == inode),
+                failing(
+                    *(os, "pwrite", full),
+                    lambda fd, _, at: os.fstat(fd).st_ino == inode and at > size,
+                ),
                 self.assertRaises(OSError),
             ):
                 self.append_batch()
 
-        self.assertEqual(self.steps(append)[-2:], [("ftruncate", "mbox"), ("fsync", "mbox")])
+        undone = [("ftruncate", "mbox"), ("fsync", "mbox")]
+        removed = [("unlink", journal), ("fsync", "directory")]
+        self.assertEqual(self.steps(append)[-4:], undone + removed)
+        denied = PermissionError(errno.EACCES, "denied")
+        with failing(os, "unlink", denied, lambda name, **_: name == journal):
+            self.assertEqual(self.steps(append)[-3:], [*undone, removed[0]])
+        self.assertTrue(os.path.exists(self.journal))
+        self.assertEqual(self.read_all(), OLD)
+        self.assertFalse(os.path.exists(self.journal))
 
     def test_separator(self):
         """There is one empty line before the messages, and none at the start of a file."""
@@ -165,6 +180,50 @@ class AppendingTests(MboxCase):
             self.write(before)
             self.append_batch()
             self.assertEqual(self.contents(), before + separator + mbox_of(NEW))
+
+    def test_after_failure(self):
+        """A batch that could not be appended is empty, and can be used again."""
+        parent = os.open(self.root, os.O_PATH)
+        fd = os.open(self.path, os.O_RDWR)
+        inode, size = os.fstat(fd).st_ino, os.fstat(fd).st_size
+        batch = Batch(parent, b"ann")
+        full = OSError(errno.ENOSPC, "full")
+        for number, fails in enumerate(
+            (
+                lambda fd, _, at: os.fstat(fd).st_ino != inode and at == 0,
+                lambda fd, _, at: os.fstat(fd).st_ino == inode and at > size,
+            )
+        ):
+            batch.add([stored(each) for each in NEW])
+            with failing(os, "pwrite", full, fails), self.assertRaises(OSError):
+                batch.append(fd, lambda: None)
+            batch.append(fd, lambda: None)
+            self.assertEqual(os.fstat(fd).st_size, size)
+            self.assertFalse(os.path.exists(self.journal), number)
+        batch.add([stored(NEW[1])])
+        batch.append(fd, lambda: None)
+        batch.close()
+        os.close(fd)
+        os.close(parent)
+        self.assertEqual(self.contents(), mbox_of(OLD) + stored(NEW[1]))
+        self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_appended_without_a_lock(self):
+        """What a program without locks appends meanwhile is kept, and the messages are refused."""
+        for number in (1, 2, 5):
+            self.write(mbox_of(OLD))
+            self.touches = 0
+
+            def touch(number=number):
+                self.touches += 1
+                if self.touches == number:
+                    self.append(stored(b"other\n"))
+
+            with mock.patch.object(self, "touch", touch), self.assertRaises(OSError) as refused:
+                self.append_batch()
+            self.assertIn("without a lock", str(refused.exception))
+            self.assertEqual(self.contents(), mbox_of(OLD) + stored(b"other\n"))
+            self.assertEqual(os.listdir(self.root), ["ann"])
 
     def test_touched(self):
         """The lock is touched for each piece that is appended."""
@@ -274,10 +333,18 @@ class AppendingTests(MboxCase):
         self.assertEqual(self.contents(), mbox_of(OLD) + stored(NEW[0]))
 
     def test_directory_not_readable(self):
-        """A directory that can be searched but not read need not be synced."""
+        """If the directory can be searched but not read, the journal itself is synced.
+
+        It is emptied before the messages count as stored: it may be there again after a power loss.
+        """
         denied = PermissionError(errno.EACCES, "denied")
+        journal = journal_name(b"ann")
         with failing(os, "open", denied, lambda name, *_: os.fsencode(name) == b"."):
-            self.append_batch()
+            steps = self.steps(self.append_batch)
+        at = steps.index(("rename", journal + b".new"))
+        mbox = [("pwrite", "mbox"), ("fsync", "mbox")]
+        emptied = [("unlink", journal), ("ftruncate", "journal"), ("fsync", "journal")]
+        self.assertEqual(steps[at + 1 :], [("fsync", "journal"), *mbox, *emptied])
         self.assertEqual(self.read_all(), OLD + NEW)
 
     def test_undone(self):

@@ -10,14 +10,19 @@ from twisted.trial.unittest import TestCase
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.errors import DeliveryRefused, MaildropBusy
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mbox.final_delivery import deliver
 from popserv.maildrops.mbox.from_line import delivery_time
 from popserv.maildrops.mbox.kind import FORMATS
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.store import MboxMaildrops
+from popserv.runtime.file_credentials import acting_as
 from popserv.testing import NewMailContract
+from tests.live.harness import temporary_directory
 from tests.maildrops.interrupted import Killed, interposed
 from tests.maildrops.maildir.harness import read_message, result, run_inline
 from tests.maildrops.mbox.harness import MboxCase, wait_not
+from tests.runtime.harness import ANN, CredentialsCase
 
 MESSAGE = b"Return-Path: <bob@example.org>\nSubject: x\n\nFrom here\n" + b"text\n" * 5000
 
@@ -171,3 +176,25 @@ class FinalDeliveryTests(MboxCase):
                 if is_done:
                     break
             self.assertGreater(number, 8)
+
+
+class SpoolTests(CredentialsCase):
+    """A spool directory of root's, such as /var/mail, in which only its group may write."""
+
+    def test_as_owner(self):
+        """The user has that group for the files beside the mbox file; new ones are the user's."""
+        spool = temporary_directory(self)
+        os.chown(spool, 0, 8)
+        spool.chmod(0o2775)
+        layout = Layout(str(spool))
+        file = spool / "ann"
+        file.touch(0o600)
+        os.chown(file, ANN.uid, ANN.gid)
+        message = b"Subject: x\n\nbody\n"
+        with acting_as(ANN):
+            for user in (b"ann", b"ann", b"new"):
+                deliver(layout, user, FORMATS["mboxrd"], io.BytesIO(message))
+        self.assertEqual(file.read_bytes().count(message), 2)
+        self.assertEqual((spool / "new").read_bytes().count(message), 1)
+        self.assertEqual({each.name for each in spool.iterdir()}, {"ann", "new"})
+        self.assertEqual([(spool / "new").stat().st_uid, file.stat().st_gid], [ANN.uid, ANN.gid])

@@ -1,7 +1,9 @@
 """popserv.maildrops.mbox.mailbox and file: a session beside the programs that change the file."""
 
+import contextlib
 import errno
 import fcntl
+import io
 import os
 from contextlib import closing
 from itertools import count
@@ -11,6 +13,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from popserv.core.user_settings import NO_SETTINGS
 from popserv.errors import (
     MaildropUnavailable,
     MessageChanged,
@@ -26,6 +29,7 @@ from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.maildrops.mbox.locks import FileLock
 from popserv.testing import naive_octets, read_all
+from tests.maildrops.interrupted import Killed, interposed
 from tests.maildrops.maildir.harness import failing, read_message, result, use_python
 from tests.maildrops.mbox.harness import FROM_LINE, INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
 
@@ -511,6 +515,52 @@ class RemovalTests(MailboxCase):
         with self.session() as mailbox, mock.patch.object(module, "find_removable", find):
             result(mailbox.remove(mailbox.messages[:2]))
         self.assertEqual(self.read_all(), [MESSAGES[2], b"new\n"])
+
+    def test_appended_while_it_is_rewritten(self):
+        """What a program without locks appends meanwhile is shown by the next session."""
+        real = os.utime
+        for removed in ([0], [1, 2], [0, 1, 2]):
+            self.write(mbox_of(MESSAGES))
+            delivered = iter([b"new\n"])
+
+            def utime(*args, delivered=delivered, **kwargs):
+                for each in delivered:
+                    self.append(stored(each, 9))
+                real(*args, **kwargs)
+
+            with self.session() as mailbox, mock.patch.object(os, "utime", utime):
+                result(mailbox.remove([mailbox.messages[at] for at in removed]))
+            kept = [each for at, each in enumerate(MESSAGES) if at not in removed]
+            self.assertEqual(self.read_all(), [*kept, b"new\n"], removed)
+
+    def test_interrupted_delivery(self):
+        """What a killed delivery has left is removed before a session changes the file."""
+
+        def before(name, at):
+            if name == "fsync" and os.path.getsize(self.path) > size:
+                raise Killed
+
+        size = len(mbox_of(MESSAGES))
+        for act, kept in (
+            (lambda mailbox: mailbox.remove(mailbox.messages[:1]), MESSAGES[1:]),
+            (lambda mailbox: mailbox.record_retrieved([mailbox.messages[0]]), None),
+            (lambda mailbox: mailbox.open(mailbox.messages[0]), MESSAGES),
+        ):
+            self.write(mbox_of(MESSAGES))
+            with self.session() as mailbox:
+                new = io.BytesIO(b"Subject: new\n\nx\n")
+                with interposed(before), self.assertRaises(Killed):
+                    result(self.maildrops.deliver_new(b"ann", NO_SETTINGS, new))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path + ".lock")
+                self.assertGreater(os.path.getsize(self.path), size)
+                body = result(act(mailbox))
+                if body is not None:
+                    b"".join(body)
+            self.assertEqual(os.listdir(self.root), ["ann"])
+            self.assertEqual(len(self.read_all()), len(kept or MESSAGES))
+            if kept is not None:
+                self.assertEqual(self.read_all(), kept)
 
     def test_written_all_the_time(self):
         """If a program without locks does not stop writing, nothing is removed."""

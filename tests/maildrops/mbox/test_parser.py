@@ -218,6 +218,14 @@ class ContentLengthTests(Opened):
         inside = b"%bContent-Length: 3\n\nabcFrom ann %b\n" % (FROM_LINE % 0, DATE)
         self.assertEqual(len(self.texts(inside)), 1)
 
+    def test_far_away(self):
+        """Many small messages whose Content-Length leads far away are read once."""
+        message = FROM_LINE % 0 + b"Content-Length: %d\n\nx\n\n" % (window.BLOCK + 5000)
+        octets = message * 200 + FROM_LINE % 1 + b"\n" + b"y" * 2 * window.BLOCK
+        file = self.open(octets)
+        self.assertEqual(len([*parse(file, 0, DEFAULT_FORMAT)]), 201)
+        self.assertLess(file.octets_read, 3 * len(octets))
+
     def test_too_long_from_line(self):
         """It is not believed if it leads to a line that is too long for a From_ line."""
         rest = b"From ann %b %b\n\nx\n" % (DATE, b"x" * MAX_LENGTH)

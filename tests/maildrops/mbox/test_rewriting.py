@@ -237,6 +237,27 @@ class RewritingTests(SynchronousTestCase):
         if expected is not None:
             self.assertEqual(self.read(), expected + added)
 
+    def test_appended_while_it_is_cut(self):
+        """What a program without locks appends while something is moved is moved as well."""
+        _, run, expected = self.prepare(([message(at, 3) for at in range(5)], {3, 4}, {}))
+        texts = [message(98, 3), message(99, 2)]
+        real, later = rewriting._copy, iter([mbox_of(texts[1:])])
+
+        def copy(*args, **kwargs):
+            for text in later:
+                self.append(text)
+            real(*args, **kwargs)
+
+        self.append(mbox_of(texts[:1]))
+        with mock.patch.object(rewriting, "_copy", copy):
+            run()
+        self.assertEqual(self.read(), expected + texts)
+
+    def append(self, text):
+        """Append to the file."""
+        with open(self.path, "ab") as file:
+            file.write(text)
+
     @given(cases())
     def test_short_writes(self, case):
         """A write may write less than it is given."""

@@ -35,7 +35,9 @@ class WindowTests(SynchronousTestCase):
         _, file = self.open(text)
         for offset, octets in reads:
             offset, octets = min(offset, len(text)), min(octets, block)
+            self.assertEqual(file.peek(offset, octets), text[offset : offset + octets])
             self.assertEqual(file.read(offset, octets), text[offset : offset + octets])
+            self.assertEqual(file.peek(offset, octets), text[offset : offset + octets])
             self.assertEqual(file.find(wanted, offset), text.find(wanted, offset))
 
     def test_found(self):
