@@ -239,6 +239,14 @@ class ReadingTests(MailboxCase):
             with self.assertRaises(MessageChanged):
                 read_message(mailbox, 1)
             self.assertEqual(read_message(mailbox, 2), messages[2])
+        # One that is between them has another offset only.
+        messages.insert(1, b"Subject: between\n\nz\n")
+        moved.insert(1, messages[1])
+        self.write(mbox_of(messages))
+        with self.session() as mailbox:
+            self.rewrite(mbox_of(moved))
+            self.append(stored(b"new\n", 9))
+            self.assertEqual(read_message(mailbox, 1), messages[1])
 
     def test_replaced_before_lock(self):
         """A file that was replaced just before it is locked is not the one that is changed."""

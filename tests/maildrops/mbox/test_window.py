@@ -74,6 +74,21 @@ class WindowTests(SynchronousTestCase):
                 self.assertEqual(file.find(b"x", offset), offset)
         self.assertEqual(file.octets_read, 98)
 
+    def test_peek(self):
+        """Octets within the block are not read again, others alone, and none after the end."""
+        self.patch(window, "BLOCK", 10)
+        fd, file = self.open(bytes(range(30)))
+        os.pwrite(fd, b"appended", 30)
+        file.read(10, 10)
+        for offset, octets, read in (
+            *((10, 10, 0), (10, 1, 0), (19, 1, 0), (15, 2, 0)),
+            *((9, 2, 2), (19, 2, 2), (0, 3, 3), (20, 1, 1), (25, 9, 5), (29, 2, 1)),
+        ):
+            before = file.octets_read
+            expected = bytes(range(offset, min(30, offset + octets)))
+            self.assertEqual(file.peek(offset, octets), expected)
+            self.assertEqual(file.octets_read - before, read)
+
     def test_truncated(self):
         """A file that becomes shorter is an error, not the end."""
         fd, file = self.open(b"x" * 10)
