@@ -216,14 +216,17 @@ class WorkerProcess(ProcessProtocol):
 
     def _connect(self, link: socket.socket, output: socket.socket) -> None:
         self._link = Link(self._reactor, link, self._message_received, self._schedule_kill)
-        self._output = Link(self._reactor, output, self._log_output, lambda: None)
+        self._output = Link(self._reactor, output, self._log_output, lambda: None, is_text=True)
 
     def _wait_until_ready(self, link: socket.socket, output: socket.socket) -> bool:
         """Read the sockets directly, because the reactor does not run yet."""
         link.settimeout(START_TIMEOUT)
         output.settimeout(1.0)
         with suppress(OSError), link.makefile("rb", 0) as lines:
-            while not (self.is_ready or self.failure_reason) and (line := lines.readline()):
+            while not (self.is_ready or self.failure_reason):
+                line = lines.readline()
+                if not line.endswith(b"\n"):
+                    break
                 self._message_received(line.rstrip(b"\n"))
         if not (self.is_ready or self.failure_reason):
             # The last line is what Python printed before it exited.
@@ -264,6 +267,13 @@ class WorkerProcess(ProcessProtocol):
 
     def _message_received(self, line: bytes) -> None:
         self._missed_heartbeats = 0
+        try:
+            self._process_message(line)
+        except Exception:
+            # It may be the last one, which processEnded reads.
+            _log.failure("invalid message from worker {number}", number=self.number)
+
+    def _process_message(self, line: bytes) -> None:
         word, _, argument = line.partition(b" ")
         if word == b"log":
             self._log_event(argument)

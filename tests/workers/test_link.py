@@ -23,13 +23,19 @@ class LinkTestCase(SynchronousTestCase):
         self.disconnects = []
         self.link, self.other = self.connect()
 
-    def connect(self):
+    def connect(self, **options):
         """Return a new link and its other end."""
         own, other = socket.socketpair()
         self.addCleanup(own.close)
         self.addCleanup(other.close)
         other.settimeout(10)
-        new = Link(self.reactor, own, self.lines.append, lambda: self.disconnects.append(True))
+        new = Link(
+            self.reactor,
+            own,
+            self.lines.append,
+            lambda: self.disconnects.append(True),
+            **options,
+        )
         return new, other
 
 
@@ -53,13 +59,22 @@ class ReceivingTests(LinkTestCase):
         self.assertEqual(self.lines, [b"one", b"two", b"", b"three"])
 
     def test_closed(self):
-        """When the other end has closed, an incomplete line is passed on as well."""
+        """When the other end has closed, an incomplete line is dropped."""
         self.other.sendall(b"one\ntwo")
         self.other.close()
         for _ in range(3):
             self.reactor.read()
-        self.assertEqual((self.lines, self.disconnects), ([b"one", b"two"], [True]))
+        self.assertEqual((self.lines, self.disconnects), ([b"one"], [True]))
         self.assertEqual(self.reactor.readers, [])
+
+    def test_closed_text(self):
+        """If the lines are text, it is passed on as well."""
+        _, other = self.connect(is_text=True)
+        other.sendall(b"one\ntwo")
+        other.close()
+        for _ in range(3):
+            self.reactor.read()
+        self.assertEqual((self.lines, self.disconnects), ([b"one", b"two"], [True]))
 
     def test_reset(self):
         """An other end that closes with unread octets is reported as closed, too."""
@@ -77,11 +92,14 @@ class ReceivingTests(LinkTestCase):
 
     def test_read_and_close(self):
         """read_and_close passes on everything that was sent, and does not report the end."""
-        self.other.sendall(b"x" * 100_000 + b"\nlast")
-        self.other.close()
-        self.link.read_and_close()
-        self.assertEqual((self.lines, self.disconnects), ([b"x" * 100_000, b"last"], []))
-        self.link.read_and_close()
+        for is_text, last in ((False, []), (True, [b"last"])):
+            self.lines.clear()
+            new, other = self.connect(is_text=is_text)
+            other.sendall(b"x" * 100_000 + b"\nlast")
+            other.close()
+            new.read_and_close()
+            self.assertEqual((self.lines, self.disconnects), ([b"x" * 100_000, *last], []))
+            new.read_and_close()
 
     def test_read_and_close_open(self):
         """read_and_close does not wait for the other end to close."""

@@ -68,6 +68,11 @@ class StartTests(SupervisorTestCase):
         self.assert_cannot_start("popserv: ModuleNotFoundError: popserv")
         self.assertIn("worker 1 output: Traceback", self.log_lines())
 
+    def test_cut(self):
+        """A message of the first worker that has no end is none."""
+        self.launcher.first_message = b'failed "no such cert'
+        self.assert_cannot_start("popserv: the first worker did not become ready")
+
     def test_timeout(self):
         """The server does not wait forever for the first worker."""
         self.patch(worker_process, "START_TIMEOUT", 0.01)

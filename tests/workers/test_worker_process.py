@@ -9,7 +9,7 @@ from popserv.listening.drain import STOP_TIMEOUT
 from popserv.workers import worker_process
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.log_forwarding import event_as_json
-from popserv.workers.worker_process import MAX_MISSED_HEARTBEATS
+from popserv.workers.worker_process import MAX_MISSED_HEARTBEATS, MAX_RESTART_DELAY
 from tests.workers.harness import LAST_EVENT, SupervisorTestCase
 
 
@@ -49,6 +49,49 @@ class LogTests(SupervisorTestCase):
         process.exit(signal=11)
         self.assertIn("worker 1 output: Fatal Python error", self.log_lines())
         self.assertIn("worker 1 output: half \\xff", self.log_lines())
+
+
+class MessageTests(SupervisorTestCase):
+    """Messages that a worker has not sent whole, or that are invalid."""
+
+    MESSAGES = (b'answer [1, "red"', b'ask [7, "colours"', b'failed "no cert')
+
+    def test_cut(self):
+        """A message that a worker had no time to send whole is dropped; it is restarted."""
+        self.start()
+        for message in self.MESSAGES:
+            started = len(self.launcher.started)
+            process = self.launcher.started[-1]
+            process.link.sendall(message)
+            process.exit(signal=SIGKILL)
+            self.reactor.advance(MAX_RESTART_DELAY)
+            self.reactor.read()
+            self.assertEqual(len(self.launcher.started), started + 1)
+        self.assertEqual(self.supervisor.workers[2].failure_reason, "")
+
+    def test_invalid(self):
+        """An invalid message is logged, and those after it are read."""
+        first, *_ = self.start()
+        for message in self.MESSAGES:
+            first.link.sendall(message + b"\nlog " + LAST_EVENT + b"\n")
+            self.reactor.read()
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            self.assertEqual(self.log_lines()[-2:], ["invalid message from worker 1", "last event"])
+        self.assertEqual(first.signals, [])
+
+    def test_invalid_at_the_end(self):
+        """A worker whose last message is invalid is restarted, and does not delay a stop."""
+        first, second, third = self.start()
+        first.link.sendall(b"answer 1\n")
+        first.exit(signal=SIGKILL)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.launcher.started), 4)
+        stopped = self.supervisor.stopService()
+        for process in (second, third, self.launcher.started[-1]):
+            process.link.sendall(b"answer 1\n")
+            process.exit()
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 4)
 
 
 class SupervisionTests(SupervisorTestCase):
