@@ -69,8 +69,9 @@ class Certificates:
     reactor's thread: they must be local, and readable by the user that the server runs as.
     A certificate with which no client could connect cannot be loaded: handshakes are tried in
     memory.  A file that cannot be reloaded stays as it was; that is logged once for each change,
-    and tried again.  Established connections are not affected.  Call :meth:`warn_of_expiry` at
-    the start and once a day.
+    and tried again.  In a directory, a certificate is removed only with both of its files.
+    Established connections are not affected.  Call :meth:`warn_of_expiry` at the start and once
+    a day.
 
     :raises CertificateError: a file cannot be loaded at the start.
     """

@@ -94,13 +94,25 @@ def find_certificates(certificate: str, private_key: str | None) -> list[tuple[s
     for name in names:
         path = os.path.join(certificate, name)
         pair = (path, path) if name.endswith(".pem") else _certbot(path)
-        if not name.startswith(".") and os.path.isfile(pair[0]):
+        if not name.startswith(".") and any(map(_may_be_file, pair)):
             found.append(pair)
     if not found:
         raise CertificateError(
             f"{certificate}: no certificate in this directory; add NAME.pem with its key"
         )
     return found
+
+
+def _may_be_file(path: str) -> bool:
+    """Return whether a path is a file, or one that cannot be examined: loading it tells why."""
+    try:
+        return S_ISREG(os.stat(path).st_mode)
+    except NotADirectoryError:
+        return False
+    except FileNotFoundError:
+        return os.path.lexists(path)
+    except OSError:
+        return True
 
 
 def _certbot(directory: str) -> tuple[str, str]:

@@ -267,6 +267,55 @@ class ReloadTests(CertificatesTestCase):
             self.take_log(), [f"{self.path('certs/d.pem')}: TLS certificates reloaded"]
         )
 
+    def assert_kept(self, certificates, problem):
+        """Check that b is still presented after a check, and that a problem is logged once."""
+        for lines in (1, 0):
+            self.pass_check_interval()
+            context = client_context(check_hostname=False)
+            presented = Handshake(certificates, context, "b.example.org").presented()
+            self.assertEqual(presented, self.b.der())
+            logged = self.take_log()
+            self.assertEqual(len(logged), lines)
+            if lines:
+                self.assertIn(problem, logged[0])
+
+    def load_two(self):
+        """Load a directory with the certificates a and b, each in a directory as of certbot."""
+        self.b = issue("b.example.org", issuer=CA)
+        for name, each in (("a", issue("a.example.org", issuer=CA)), ("b", self.b)):
+            self.write(f"certs/{name}/fullchain.pem", each.certificate_pem())
+            self.write(f"certs/{name}/privkey.pem", each.key_pem())
+        return self.load(self.path("certs"))
+
+    def test_forbidden(self):
+        """A certificate that can no longer be examined is used, and the reason is logged."""
+        certificates = self.load_two()
+        stat = os.stat
+
+        def forbid(path, **options):
+            if "/b/" in str(path):
+                raise PermissionError(13, "Permission denied", path)
+            return stat(path, **options)
+
+        self.patch(os, "stat", forbid)
+        self.assert_kept(certificates, "b/fullchain.pem: permission denied; make it readable")
+
+    def test_link(self):
+        """So is one whose links do not exist for a moment, as certbot replaces them."""
+        certificates = self.load_two()
+        path = self.path("certs/b/fullchain.pem")
+        os.rename(path, path + ".1")
+        self.assert_kept(certificates, "b/fullchain.pem: no such file")
+        os.symlink(path + ".2", path)
+        os.unlink(self.path("certs/b/privkey.pem"))
+        self.assert_kept(certificates, "b/fullchain.pem: no such file")
+        os.unlink(path)
+        self.pass_check_interval()
+        context = client_context(check_hostname=False)
+        presented = Handshake(certificates, context, "b.example.org").presented()
+        self.assertNotEqual(presented, self.b.der())
+        self.assertEqual(self.take_log(), [])
+
     def test_empty_directory(self):
         """If a directory is emptied or removed, the previous certificates are used."""
         self.write("certs/a.pem", SERVER_CERTIFICATE.pem())
