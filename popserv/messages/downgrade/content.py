@@ -6,9 +6,11 @@ The description is the media type, the boundary of a multipart, and whether the 
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from popserv.messages.fields.lexer import is_comment, lex
 from popserv.messages.fields.parameters import parse_mime_value
 
 MAX_FIELD = 1 << 15
@@ -92,10 +94,17 @@ def _find_value(lowered: bytes, name: bytes) -> tuple[int, int]:
 
 
 def replace_type(header: bytes, old: str, new: bytes) -> bytes:
-    """Return a header with another type in its Content-Type."""
-    lowered = b"\n" + header.lower()
-    at = lowered.find(old.encode("ascii"), _find_value(lowered, _TYPE)[0] + 1) - 1
-    return header[:at] + new + header[at + len(old) :]
+    """Return a header with another type in its Content-Type.
+
+    It stays as it is if there are comments within the type.
+    """
+    at, end = _find_value(b"\n" + header.lower(), _TYPE)
+    lexemes = lex(header[at:end].decode("latin-1"))
+    at += sum(map(len, takewhile(lambda each: is_comment(each) or each.isspace(), lexemes)))
+    stop = at + len(old)
+    if header[at:stop].lower() != old.encode("ascii"):
+        return header
+    return header[:at] + new + header[stop:]
 
 
 def _boundary(parameters: dict[str, str]) -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.messages.downgrade.content import MAX_FIELD, read_content
+from popserv.messages.downgrade.content import MAX_FIELD, read_content, replace_type
 from tests.messages.downgrade.harness import (
     BASE64,
     CONTENT_TYPES,
@@ -61,6 +61,45 @@ class ReadContentTests(SynchronousTestCase):
         """Only the first two quotes of an extended value end its charset and its language."""
         header = b"Content-Type: multipart/mixed; boundary*=utf-8'en'a'b\n"
         self.assertEqual(read_content(header, "").boundary, b"a'b")
+
+
+class ReplaceTypeTests(SynchronousTestCase):
+    """The type of an embedded message with UTF-8 in a field changes, and nothing else."""
+
+    def assert_replaced(self, value, result, more=b""):
+        """Check what a value of Content-Type becomes, with more fields around it."""
+        for head, end in ((b"", b""), (b"X: message/global\n", more)):
+            for name in (b"Content-Type:", b"content-type \t:"):
+                header, expected = (head + name + each + b"\n" + end for each in (value, result))
+                replaced = replace_type(header, "message/global", b"message/rfc822")
+                self.assertEqual(replaced, expected)
+
+    def test_places(self):
+        """The type is found behind comments and line ends, and only in this field."""
+        for value in (
+            *(
+                b" %b",
+                b"%b;x=y",
+                b"\r\n\t%b (message/global)",
+                b"\n (a\n b)\n %b; x=message/global",
+            ),
+            *(b" (message/global) %b", b"(\\)(message/global))%b(c)", b"(%%b) (c)\r\n %b ;x"),
+        ):
+            for old in (b"message/global", b"Message/GLOBAL"):
+                self.assert_replaced(value % old, value % b"message/rfc822", b"Y: message/global\n")
+
+    def test_comment_within(self):
+        """A header with a comment within the type stays as it is."""
+        for value in (b" message/(c)global", b"(d)message(c)/global", b" message(/)/global"):
+            self.assert_replaced(value, value, b"Y: message/global\n")
+
+    def test_message(self):
+        """A message with such a header is downgraded, and its header is intact."""
+        head = b"Content-Type: message/(c)global\nX: message/global\n\n"
+        self.assertEqual(downgrade(head + SUBJECT + b"\n"), head + DOWNGRADED_SUBJECT + b"\n")
+        head = b"Content-Type: (message/global) message/global\n\n"
+        changed = head.replace(b") message/global", b") message/rfc822")
+        self.assertEqual(downgrade(head + SUBJECT + b"\n"), changed + DOWNGRADED_SUBJECT + b"\n")
 
 
 class BoundaryTests(StructureTestCase):
