@@ -10,7 +10,8 @@ The rules:
 3. A message may be cut into chunks at any octet; the result does not depend on where.
 4. No message causes an exception.  The memory used is limited to one header and to the 64 KiB
    of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message that exceed the limits
-   of this package pass unchanged.
+   of this package pass unchanged.  If they can contain header fields, they must be ASCII: a
+   message in which they are not has no downgraded form.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Downgrader:
         self._pending = b""
         # Whether the rest of the message passes unchanged.
         self._is_done = False
+        # Whether what follows passes unchanged although it may contain header fields.
+        self._is_unread = False
         self._needs_utf8 = False
         # In a header: the offset of the line to search from, whether the header is a group of
         # fields in a body, and the type if there is no Content-Type.
@@ -73,7 +76,7 @@ class Downgrader:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the output that is certain after this chunk."""
-        if self._is_done and not self._held:
+        if self._is_done and not (self._is_unread or self._held):
             return chunk
         return self._walk(chunk, is_last=False)
 
@@ -87,13 +90,18 @@ class Downgrader:
         at = 0
         while 0 <= at < len(data):
             if self._is_done:
-                self._emit(data[at:])
+                self._pass_text(data[at:])
                 break
             step = self._walk_header if self._in_header else self._walk_body
             at = step(data, at, is_last)
         text = b"".join(self._output)
         self._output.clear()
         return text
+
+    def _pass_text(self, text: bytes) -> None:
+        """Emit text as it is."""
+        self._needs_utf8 |= self._is_unread and not text.isascii()
+        self._emit(text)
 
     def _emit(self, text: bytes) -> None:
         if self._held:
@@ -109,8 +117,8 @@ class Downgrader:
             return at
         if end < 0:
             if len(data) >= stop:
-                self._needs_utf8 |= not data[at:stop].isascii()
-                self._emit(data[at:stop])
+                self._is_unread = True
+                self._pass_text(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
             if not is_last:
@@ -140,9 +148,11 @@ class Downgrader:
     def _walk_body(self, data: bytes, at: int, is_last: bool) -> int:
         delimiter = self._find_delimiter(data, at, self._at_line_start, len(data))
         if self._is_done:
-            return at
+            # What precedes may have been passed with an earlier chunk.
+            self._emit(data[at : self._multiparts.exhausted_at])
+            return self._multiparts.exhausted_at
         if delimiter:
-            self._emit(data[at : delimiter.end])
+            self._pass_text(data[at : delimiter.end])
             self._pass_delimiter(delimiter)
             return delimiter.end
         tail = data.rfind(b"\n", at) + 1
@@ -151,7 +161,7 @@ class Downgrader:
         self._at_line_start = not is_last and self._multiparts.may_be_delimiter(data, tail)
         if not self._at_line_start:
             tail = len(data)
-        self._emit(data[at:tail])
+        self._pass_text(data[at:tail])
         self._pending = data[tail:]
         return -1
 
@@ -160,12 +170,14 @@ class Downgrader:
     ) -> Delimiter | None:
         delimiter = self._multiparts.find_delimiter(data, at, at_line_start, stop)
         self._is_done = self._multiparts.is_exhausted
+        self._is_unread |= self._is_done
         return delimiter
 
     def _pass_delimiter(self, delimiter: Delimiter) -> None:
         """Continue after a delimiter: with the header of a part, or the body around a multipart."""
         if self._held:
             self._output.append(self._held.close(delimiter.level))
+        self._is_unread = False
         self._multiparts.pass_delimiter(delimiter)
         if delimiter.is_close:
             self._enter_body(True)
@@ -188,8 +200,8 @@ class Downgrader:
         """Emit a header downgraded, and continue with the body that it describes."""
         self._multiparts.spend(10)
         if self._multiparts.is_exhausted:
-            self._is_done = True
-            self._emit(header)
+            self._is_done = self._is_unread = True
+            self._pass_text(header)
             return
         is_protected = self._multiparts.is_protected
         if is_protected:
@@ -216,8 +228,9 @@ class Downgrader:
             self._enter_header(in_field_groups=True)
         elif message_type:
             self._enter_header(in_field_groups=message_type.has_field_groups)
-        elif content.boundary and len(self._multiparts) < MAX_DEPTH:
-            self._multiparts.enter(content)
-            self._enter_body(True)
         else:
+            if content.boundary and len(self._multiparts) < MAX_DEPTH:
+                self._multiparts.enter(content)
+            elif content.boundary:
+                self._is_unread = True
             self._enter_body(True)

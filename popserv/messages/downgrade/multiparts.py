@@ -51,10 +51,12 @@ class _Multipart(NamedTuple):
 class Multiparts:
     """The open multiparts of a message, from the outermost to the innermost.
 
-    ``is_exhausted`` turns true when the work for the message is used up.
+    ``is_exhausted`` turns true when the work for the message is used up; if ``find_delimiter`` has
+    used it up, ``exhausted_at`` is the offset at which it has stopped.
     """
 
     is_exhausted = False
+    exhausted_at = 0
 
     def __init__(self) -> None:
         self._open: list[_Multipart] = []
@@ -116,8 +118,11 @@ class Multiparts:
                 if text in delimiters:
                     return Delimiter(line, end + 1, *delimiters[text])
             self.spend(1)
+            if self.is_exhausted:
+                self.exhausted_at = end + 1
+                break
             line = data.find(prefix, end, stop) + 1
-            if self.is_exhausted or not line:
+            if not line:
                 break
         return None
 

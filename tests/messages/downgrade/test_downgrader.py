@@ -280,6 +280,11 @@ class StructureTests(StructureTestCase):
 
         self.assertParts(nested(100) + b"S\n\n", nested(100) + b"D\n\n")
         self.assertParts(nested(101) + b"S\n\n", nested(101) + b"S\n\n")
+        for depth, needs_utf8 in ((100, False), (101, True)):
+            body = nested(depth) + b"\n" + UMLAUT + b"\n"
+            for message in (body, body + b"--b5\n\n"):
+                self.assertEqual(measure([message], Downgrader).downgraded == 0, needs_utf8)
+        self.assertIsNone(measure([nested(101) + b"--b5\n\n" + UMLAUT], Downgrader).downgraded)
 
     def test_long_header(self):
         """A header over 1 MiB passes unchanged, and the header of the next part is downgraded."""
@@ -289,6 +294,20 @@ class StructureTests(StructureTestCase):
         message = head + SUBJECT + filler + b"\n--a\n"
         result = downgrade(message + SUBJECT + b"\n")
         self.assertTrue(result.endswith(b"\n--a\n" + DOWNGRADED_SUBJECT + b"\n"))
+
+    def test_long_header_outside_ascii(self):
+        """A header over 1 MiB and its body must be ASCII; the parts around it need not."""
+        outer = b"Content-Type: multipart/mixed; boundary=a\n\nbefore\n--a\n\nx\n--a\n"
+        header = b"X: start\n" + b"x: y\n" * 210_000 + b"Y: end\n\nbody\n"
+        end = b"--a\n\nnext\n"
+        for message in (header, outer + header, outer + header + end):
+            self.assertIsNone(measure([message], Downgrader).downgraded)
+            for text in (b"before", b"start", b"end", b"body", b"next"):
+                changed = message.replace(text, UMLAUT)
+                needs_utf8 = text in (b"start", b"end", b"body")
+                for chunks in ([changed], [changed[:1000], changed[1000:], b"x"]):
+                    sizes = measure(chunks, Downgrader)
+                    self.assertEqual(sizes.downgraded, 0 if needs_utf8 else None, text)
 
     def test_memory(self):
         """The memory is below 6 MiB, whatever a header consists of, and however large it is."""

@@ -165,6 +165,19 @@ class ProtectedTests(StructureTestCase):
 class WorkTests(StructureTestCase):
     """The work for one message is limited."""
 
+    def assert_unread(self, message, *parts):
+        """Check that octets outside ASCII in some parts of a message need UTF8, others not.
+
+        ``parts`` are pairs of a text in the message, where a letter is put after it that is not
+        ASCII, and whether that needs UTF8.
+        """
+        for text, needs_utf8 in parts:
+            self.assertEqual(message.count(text), 1, text)
+            changed = message.replace(text, text + UMLAUT)
+            chunks = (changed[at : at + 1000] for at in range(0, len(changed), 1000))
+            for each in ([changed], chunks):
+                self.assertEqual(measure(each, Downgrader).downgraded == 0, needs_utf8, text)
+
     def test_many_parts(self):
         """After ten thousand parts the rest passes unchanged."""
         head = b"Content-Type: multipart/mixed; boundary=a\n\n"
@@ -172,6 +185,8 @@ class WorkTests(StructureTestCase):
         self.assertTrue(downgrade(message + b"\n").endswith(DOWNGRADED_SUBJECT + b"\n"))
         result = downgrade(message + b"\n--a\n" + SUBJECT)
         self.assertTrue(result.endswith(b"\n--a\n" + SUBJECT))
+        message = head + b"--a\n\nbody" + b"\n--a\n\n" * 9_998 + b"\n--a\nX: field\n\nrest"
+        self.assert_unread(message, (b"body", False), (b"field", True), (b"rest", True))
 
     def test_other_lines(self):
         """Other lines are no work, also within two multiparts."""
@@ -189,3 +204,7 @@ class WorkTests(StructureTestCase):
             for before in (b"", b"--a\n"):
                 message = head + before + b"--a-\n" * lines + b"--a\n" + SUBJECT + b"\n"
                 self.assertTrue(downgrade(message).endswith(last + b"\n"))
+        for lines, needs_utf8 in ((90_000, False), (110_000, True)):
+            message = head + b"--a\n\nbody\n" + b"--a-\n" * lines + b"rest\n--a\nX: y\n\nend"
+            parts = (b"body", False), (b"rest", needs_utf8), (b"end", needs_utf8)
+            self.assert_unread(message, *parts)
