@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -49,6 +48,9 @@ _REFUSED = (
 )
 
 
+_FAILED = "The page cannot be shown; the log of the server says why.\n"
+
+
 class StatusPage(Page):
     """Serves the page.
 
@@ -73,10 +75,23 @@ class StatusPage(Page):
         """Send the page, or refuse a request for another host."""
         if not self._is_ours(request.getHeader(b"host")):
             return send(request, _REFUSED, status=421)
+        is_gone: list[Failure] = []
+        request.notifyFinish().addErrback(is_gone.append)
+
+        def make(contents: Contents) -> Any:
+            return None if is_gone else self._run(render, contents)
+
+        def respond(page: bytes) -> None:
+            if not is_gone:
+                _send(request, page)
+
+        def fail(failure: Failure) -> None:
+            _log.failure("the page of --metrics cannot be shown", failure)
+            if not is_gone:
+                send(request, _FAILED, status=http.INTERNAL_SERVER_ERROR)
+
         contents = self._contents(b"refresh" in request.args)
-        page = contents.addCallback(partial(self._run, render))
-        request.notifyFinish().addErrback(lambda _: page.cancel())
-        page.addCallbacks(partial(_send, request), partial(_fail, request))
+        contents.addCallback(make).addCallbacks(respond, fail)
         return NOT_DONE_YET
 
     def _is_ours(self, field: bytes | None) -> bool:
@@ -90,11 +105,3 @@ def _send(request: Any, page: bytes) -> None:
     for name, value in HEADERS.items():
         request.setHeader(name, value)
     send(request, page, "text/html; charset=utf-8")
-
-
-def _fail(request: Any, failure: Failure) -> None:
-    # If it was cancelled, the client is gone.
-    if not failure.check(CancelledError):
-        _log.failure("the page of --metrics cannot be shown", failure)
-        text = "The page cannot be shown; the log of the server says why.\n"
-        send(request, text, status=http.INTERNAL_SERVER_ERROR)

@@ -42,9 +42,8 @@ class Questions:
             return succeed(Answers(()))
         self._last += 1
         number = self._last
-        pending = self._pending[number] = _Question(asked)
         timeout = self._reactor.callLater(seconds, self._finish, number)
-        pending.finished.addCallback(_cancel, timeout)
+        pending = self._pending[number] = _Question(asked, timeout)
         line = question_line(number, topic, question, seconds)
         for each in asked:
             each.send(line)
@@ -70,12 +69,15 @@ class Questions:
 
     def _finish(self, number: int) -> None:
         pending = self._pending.pop(number)
+        if pending.timeout.active():
+            pending.timeout.cancel()
         pending.finished.callback(pending.answers())
 
 
 class _Question:
-    def __init__(self, asked: list[Answerer]) -> None:
+    def __init__(self, asked: list[Answerer], timeout: Any) -> None:
         self.asked = asked
+        self.timeout = timeout
         self.waiting = list(asked)
         self.finished: Deferred[Answers] = Deferred()
         self._received: list[tuple[int, Any]] = []
@@ -103,19 +105,19 @@ def question_line(number: int, topic: str, question: Any, seconds: float) -> byt
 
 def answer_line(number: int, answers: Answers) -> bytes:
     """Return the line that answers a question of the supervisor, in a worker."""
-    line = b"answer " + json.dumps([number, *answers.given]).encode()
+    line = b"answer " + _encode([number, *answers.given])
     return line if len(line) <= MAX_ANSWER else b"answer [%d]" % number
 
 
 def answers_line(number: int, answers: Answers) -> bytes:
     """Return the line that passes the answers to the worker that has asked, in the supervisor."""
-    line = b"answers " + json.dumps([number, answers.given, answers.missing]).encode()
+    line = b"answers " + _encode([number, answers.given, answers.missing])
     if len(line) <= MAX_ANSWER:
         return line
     return b"answers [%d, [], %d]" % (number, answers.missing + len(answers.given))
 
 
-def _cancel(answers: Answers, timeout: Any) -> Answers:
-    if timeout.active():
-        timeout.cancel()
-    return answers
+def _encode(value: Any) -> bytes:
+    # In ASCII, most names outside it would be several times as long.  Names of files may contain
+    # surrogates, which json.loads accepts.
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

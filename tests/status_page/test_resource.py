@@ -1,5 +1,7 @@
 """The resource that serves the page."""
 
+from types import SimpleNamespace
+
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -13,6 +15,7 @@ from zope.interface.verify import verifyObject
 from popserv.metrics.site import make_site
 from popserv.status_page.page import STYLE_HASH
 from popserv.status_page.resource import HEADERS, StatusPage
+from popserv.workers.questions import Questions
 from tests.metrics.test_channel import Transport
 from tests.status_page.harness import contents
 
@@ -151,10 +154,42 @@ class ResourceTests(SynchronousTestCase):
 
     def test_gone(self):
         """If the client goes while the processes are asked, nothing is logged."""
-        answer = Deferred()
+        answer, rendered = Deferred(), []
         self.answer = lambda: answer
+        self.resource = StatusPage(self.contents, "pop.example.org", rendered.append)
         channel = self.request()
         channel.connectionLost(Failure(ConnectionDone()))
         answer.callback(contents())
         self.assertEqual(channel.transport.value(), b"")
+        self.assertEqual((rendered, list(self.log)), ([], []))
+
+    def test_gone_while_rendered(self):
+        """Neither is it if the client goes while the page is made."""
+        page = Deferred()
+        self.resource = StatusPage(self.contents, "pop.example.org", lambda *_: page)
+        channel = self.request()
+        channel.connectionLost(Failure(ConnectionDone()))
+        page.callback(b"page")
+        self.assertEqual(channel.transport.value(), b"")
+        self.assertEqual(list(self.log), [])
+
+    def test_gone_before_failure(self):
+        """A failure is logged, whether the client is there or not."""
+        answer = Deferred()
+        self.answer = lambda: answer
+        channel = self.request()
+        channel.connectionLost(Failure(ConnectionDone()))
+        answer.errback(ValueError("secret"))
+        self.assertEqual(channel.transport.value(), b"")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_gone_with_workers(self):
+        """If the client goes while workers are asked, the question ends in time as any other."""
+        clock = Clock()
+        questions, process = Questions(clock), SimpleNamespace(send=lambda line: None)
+        self.answer = lambda: questions.ask([process], "topic", None, 2.0)
+        channel = self.request()
+        channel.connectionLost(Failure(ConnectionDone()))
+        questions.receive(process, b"[1, null]")
+        clock.advance(3)
         self.assertEqual(list(self.log), [])

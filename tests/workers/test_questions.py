@@ -2,6 +2,7 @@
 
 import json
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -74,6 +75,14 @@ class QuestionsTests(SynchronousTestCase):
         self.questions.forget(self.second)
         self.assertEqual(self.successResultOf(other), Answers([], 0))
 
+    def test_cancelled(self):
+        """A question whose asker has given up waits for its answers all the same."""
+        self.answers.cancel()
+        self.failureResultOf(self.answers, CancelledError)
+        self.questions.receive(self.first, b'[1, "red"]')
+        self.questions.receive(self.second, b'[1, "red"]')
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_ended_after_answer(self):
         """The answer of a process that ends afterwards counts."""
         self.questions.receive(self.first, b'[1, "red"]')
@@ -97,6 +106,10 @@ class LineTests(SynchronousTestCase):
         """The answer of a worker has the number of the question; none is sent if it is long."""
         self.assertEqual(answer_line(7, Answers(("x",), 0)), b'answer [7, "x"]')
         self.assertEqual(answer_line(7, Answers((), 1)), b"answer [7]")
+        for text in ("\xfc\U0001f4ec", "\udcff"):
+            line = answer_line(7, Answers((text,), 0))
+            self.assertEqual(json.loads(line.removeprefix(b"answer ")), [7, text])
+        self.assertEqual(answer_line(7, Answers(("\xfc",), 0)), b'answer [7, "\xc3\xbc"]')
         self.assertEqual(answer_line(7, Answers(("x" * MAX_ANSWER,), 0)), b"answer [7]")
 
     def test_answers_line(self):
