@@ -155,8 +155,8 @@ def _unblock(client: ControlClient, options: argparse.Namespace) -> None:
 
 def _drain(client: ControlClient, options: argparse.Namespace) -> None:
     answer = client.call(commands.Drain, seconds=options.seconds, workers=options.workers)
-    text = drain_text(answer["seconds"], workers=options.workers)
-    print_answer(options, answer, text)
+    seconds = answer["seconds"]
+    print_answer(options, {"seconds": seconds}, drain_text(seconds, workers=options.workers))
 
 
 _RUN: Mapping[str, Callable[[ControlClient, argparse.Namespace], None]] = {

@@ -153,8 +153,8 @@ async def _drain(client: HostClient, options: argparse.Namespace) -> None:
         client, options, commands.Drain, seconds=options.seconds, workers=options.workers
     )
     for _, answer in answers:
-        text = drain_text(answer["seconds"], workers=options.workers)
-        print_answer(options, answer, text)
+        seconds = answer["seconds"]
+        print_answer(options, {"seconds": seconds}, drain_text(seconds, workers=options.workers))
 
 
 async def _call(

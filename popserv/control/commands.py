@@ -92,7 +92,7 @@ class Drain(_Command):
     """Stop when the sessions have ended, at the latest after some seconds.
 
     With ``workers`` the server stays, and its workers are replaced.  ``seconds`` in the answer is
-    the time that sessions have.
+    the time that sessions have, except perhaps those of processes that are ``missing``.
     """
 
     commandName = b"drain"
@@ -100,4 +100,4 @@ class Drain(_Command):
         (b"seconds", amp.Integer(optional=True)),
         (b"workers", amp.Boolean()),
     ]
-    response: ClassVar[Any] = [(b"seconds", amp.Integer())]
+    response: ClassVar[Any] = [(b"seconds", amp.Integer()), (b"missing", amp.Integer())]

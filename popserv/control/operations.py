@@ -23,7 +23,7 @@ class Workers(Protocol):
         """Whether workers are being replaced."""
 
     def replace_workers(self) -> Deferred[None]:
-        """Replace each worker by a new process."""
+        """Replace each worker by a new process; not while ``is_replacing``."""
 
     def overview(self) -> Sequence[Mapping[str, Any]]:
         """Return what is known of each worker's process."""
@@ -43,7 +43,7 @@ class Operations:
     """The filter of the log; None if twistd writes the log by itself."""
     drain_seconds: float
     """The value of ``--drain``."""
-    allow_drain: Callable[[float], Deferred[Any]]
+    allow_drain: Callable[[float], Deferred[Answers]]
     """Gives sessions some seconds from the time at which their process stops accepting."""
     stop: Callable[[], object]
     """Stops the server."""

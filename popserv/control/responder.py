@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from popserv.control import commands
 from popserv.control.commands import MAX_LISTING, Refused
-from popserv.control.operations import DEFAULT_DRAIN, Operations
+from popserv.control.operations import DEFAULT_DRAIN, Operations, Workers
 from popserv.control.overview import Overviews
 from popserv.control.process import TOPIC
 from popserv.control.sessions import order_of
@@ -85,6 +85,8 @@ class Responder(amp.CommandLocator):
     @commands.Kick.responder
     def kick(self, whom: str) -> Deferred[Result]:
         """See Kick."""
+        if not whom:
+            raise Refused("nobody is named; name a user, an address, a network or an ID")
         return self._ask("kick", whom).addCallback(_kicked, whom)
 
     @commands.Unblock.responder
@@ -127,20 +129,24 @@ class Responder(amp.CommandLocator):
         else:
             raise Refused(f"the seconds must be from 0 to {MAX_DRAIN}")
         if workers:
-            if operations.workers is None:
-                raise Refused("the server has no workers; start it with --workers")
-            if operations.workers.is_replacing:
-                raise Refused("the workers are being replaced already")
-        allowed = operations.allow_drain(given)
-        return allowed.addCallback(lambda _: self._start_drain(given, workers))
+            self._replaceable_workers()
+        return operations.allow_drain(given).addCallback(self._start_drain, given, workers)
 
-    def _start_drain(self, seconds: int, workers: bool) -> Result:
-        operations = self._operations
-        if workers and operations.workers is not None:
-            operations.workers.replace_workers()
+    def _start_drain(self, answers: Answers, seconds: int, workers: bool) -> Result:
+        if workers:
+            # Another command may have begun to replace them meanwhile.
+            self._replaceable_workers().replace_workers()
         else:
-            operations.stop()
-        return {"seconds": seconds}
+            self._operations.stop()
+        return {"seconds": seconds, "missing": answers.missing}
+
+    def _replaceable_workers(self) -> Workers:
+        workers = self._operations.workers
+        if workers is None:
+            raise Refused("the server has no workers; start it with --workers")
+        if workers.is_replacing:
+            raise Refused("the workers are being replaced already")
+        return workers
 
     def _ask(self, topic: str, question: Any) -> Deferred[Answers]:
         return self._operations.ask(TOPIC + topic, question)

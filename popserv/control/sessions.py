@@ -73,9 +73,9 @@ class Sessions:
         network = parse_network(whom)
         kicked = 0
         for number, each in list(self._numbered()):
-            host = parse_address(_host(each))
+            host, name = parse_address(_host(each)), each.session.name
             if (
-                printable(each.session.name or b"") in users
+                (name is not None and printable(name) in users)
                 or (network is not None and host is not None and host in network)
                 or f"{self._pid}.{number}" == whom
             ):

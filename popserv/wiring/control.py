@@ -24,7 +24,7 @@ from popserv.listening.reactor import AddressFamilyReactor
 from popserv.options.server import Options
 from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
-from popserv.runtime.bus import WorkerBus
+from popserv.runtime.bus import Answers, WorkerBus
 from popserv.runtime.permissions import reason_of
 from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
@@ -62,10 +62,10 @@ def make_responder(
 
     running: Any = reactor
 
-    def allow_drain(seconds: float) -> Deferred[Any]:
+    def allow_drain(seconds: float) -> Deferred[Answers]:
         drainer.allow(seconds)
         if supervisor is None:
-            return succeed(None)
+            return succeed(Answers(()))
         # Workers that are started later have the time of --drain.
         supervisor.wait_for_sessions(max(seconds, options["drain"]))
         return supervisor.ask(TOPIC, seconds)

@@ -142,7 +142,11 @@ class Supervisor(Listeners):
 
         A new process accepts connections before its predecessor stops to do so.  If one cannot
         start, that is logged, and the remaining workers stay.
+
+        :raises RuntimeError: they are being replaced already.
         """
+        if self.is_replacing:
+            raise RuntimeError("the workers are being replaced already")
         return Deferred.fromCoroutine(self._replace_workers())
 
     async def _replace_workers(self) -> None:

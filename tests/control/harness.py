@@ -15,7 +15,7 @@ from popserv.control.responder import Responder
 from popserv.core.command import CommandTable
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.reloading.log_level import LevelFilter
-from popserv.runtime.bus import WorkerBus
+from popserv.runtime.bus import Answers, WorkerBus
 from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
@@ -60,11 +60,16 @@ class ControlMixin:
                 "reload": lambda: self.calls.append("reload"),
                 "log_level": self.log_level,
                 "drain_seconds": 0,
-                "allow_drain": lambda seconds: succeed(self.calls.append(("drain", seconds))),
+                "allow_drain": self.allow_drain,
                 "stop": lambda: self.calls.append("stop"),
                 **changes,
             }
         )
+
+    def allow_drain(self, seconds):
+        """Record a call."""
+        self.calls.append(("drain", seconds))
+        return succeed(Answers(()))
 
     def responder(self, **changes):
         """Return a responder with these operations."""

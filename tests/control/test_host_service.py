@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from popserv import __version__
 from popserv.control import commands
 from popserv.control.host_service import INTERVAL, MAX_SILENCE, HostService
+from popserv.runtime.bus import Answers
 from tests.control.host_harness import HostCase
 
 
@@ -87,10 +88,10 @@ class ServiceTests(HostCase):
         self.clock.advance(INTERVAL)
         stopped = service.stopService()
         self.assertNoResult(stopped)
-        allowed.callback(None)
+        allowed.callback(Answers(()))
         self.successResultOf(stopped)
         self.clock.advance(INTERVAL)
-        self.assertEqual(self.successResultOf(running)[0][1], {"seconds": 7})
+        self.assertEqual(self.successResultOf(running)[0][1], {"seconds": 7, "missing": 0})
 
     async def _drain(self):
         return await self.client.call(

@@ -1,6 +1,7 @@
 """The responders to the commands of the control socket."""
 
 import os
+from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
@@ -12,6 +13,7 @@ from popserv.control import commands, responder, sessions
 from popserv.control.commands import MAX_LISTING
 from popserv.control.responder import Responder
 from popserv.runtime.bus import Answers
+from popserv.status_page.contents import MAX_CERTIFICATES, MAX_SESSIONS
 from popserv.workers.questions import answer_line
 from tests.control.harness import ControlMixin
 
@@ -116,6 +118,12 @@ class CommandTests(ResponderTestCase):
         self.assertIn('popserv kick "ann": 1 connections ended', self.log_lines())
         self.assertIn('popserv kick "\\n\\x1b": 0 connections ended', self.log_lines())
 
+    def test_kick_nobody(self):
+        """No user has an empty name."""
+        client = self.connect()
+        self.assert_refused("nobody is named", commands.Kick, whom="")
+        self.assertFalse(client.closed)
+
     def test_unblock(self):
         """The failed logins of the network of an address are forgotten, in all processes."""
         self.factory.throttle.penalties.record_failure("192.0.2.1", [b"ann", b"pw"])
@@ -154,7 +162,7 @@ class CommandTests(ResponderTestCase):
             self.calls.clear()
             subject = self.responder(drain_seconds=option)
             answer = self.call(commands.Drain, subject, seconds=seconds, workers=False)
-            self.assertEqual(answer, {"seconds": expected})
+            self.assertEqual(answer, {"seconds": expected, "missing": 0})
             self.assertEqual(self.calls, [("drain", expected), "stop"])
 
     def test_drain_refused(self):
@@ -171,11 +179,36 @@ class CommandTests(ResponderTestCase):
         subject = self.responder(allow_drain=lambda seconds: allowed)
         answer = self.outcome(commands.Drain, subject, seconds=9, workers=True)
         self.assertEqual(self.workers.calls, [])
-        allowed.callback(None)
-        self.assertEqual(self.successResultOf(answer), {"seconds": 9})
+        allowed.callback(Answers(()))
+        self.assertEqual(self.successResultOf(answer), {"seconds": 9, "missing": 0})
         self.assertEqual((self.workers.calls, self.calls), (["replace"], []))
         self.workers.is_replacing = True
         self.assert_refused("being replaced already", commands.Drain, workers=True)
+        self.assertEqual(self.calls, [])
+
+    def test_drain_workers_twice(self):
+        """The workers are replaced once, if two ask for it before all workers know the seconds."""
+        self.workers = FakeWorkers()
+        allowed = []
+
+        def allow_drain(seconds):
+            allowed.append(Deferred())
+            return allowed[-1]
+
+        subject = self.responder(allow_drain=allow_drain)
+        first, second = (self.outcome(commands.Drain, subject, workers=True) for _ in range(2))
+        for each in allowed:
+            each.callback(Answers(()))
+            self.workers.is_replacing = True
+        self.successResultOf(first)
+        self.assertIn("being replaced already", self.failureResultOf(second).value.description)
+        self.assertEqual(self.workers.calls, ["replace"])
+
+    def test_drain_missing(self):
+        """Processes that have not answered may not know the seconds, and are counted."""
+        subject = self.responder(allow_drain=lambda seconds: succeed(Answers((None,), 2)))
+        answer = self.call(commands.Drain, subject, workers=False)
+        self.assertEqual((answer, self.calls), ({"seconds": 60, "missing": 2}, ["stop"]))
 
     def test_invalid_arguments(self):
         """An argument that is missing or invalid is refused, and not logged as an error."""
@@ -229,7 +262,23 @@ class ListingTests(ResponderTestCase):
             self.connect().server.session.name = "\U0001f4ec".encode() * 200
         answers = self.successResultOf(self.bus.ask_here("control sessions", (os.getpid(), 0)))
         line = answer_line(1, answers)
-        self.assertGreater(len(line), 200_000)
+        self.assertGreater(len(line), 80_000)
+
+    def test_overview_of_a_process(self):
+        """So it can for the page of --metrics, with as many certificates as that shows."""
+        for _ in range(MAX_SESSIONS):
+            self.logged_in().server.session.name = "\U0001f4ec".encode() * 200
+        names = [f"{at:0>240}.example.org" for at in range(10)]
+        file = "\udcff" * 1000
+        certificate = {"file": file, "names": names, "ends": "2032-01-01T00:00:00+00:00"}
+        self.patch(
+            self.process,
+            "_certificates",
+            SimpleNamespace(overview=lambda: [certificate] * MAX_CERTIFICATES),
+        )
+        question = (MAX_SESSIONS, MAX_CERTIFICATES)
+        answers = self.successResultOf(self.bus.ask_here("control overview", question))
+        self.assertGreater(len(answer_line(1, answers)), 250_000)
 
     def test_processes(self):
         """All connections of each process are listed, however many each has."""

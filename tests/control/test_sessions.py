@@ -209,6 +209,12 @@ class KickTests(SessionsTestCase):
         self.connect().server.session.name = b'a"\xff'
         self.assertEqual(self.sessions.kick('a\\"\\xff'), 1)
 
+    def test_no_user(self):
+        """A client that has not given a name has none, not an empty one."""
+        client = self.connect()
+        self.assertEqual(self.sessions.kick(""), 0)
+        self.assertFalse(client.closed)
+
     def test_addresses(self):
         """An address or a network ends all connections from there, logged in or not."""
         for peer, whom, other in [

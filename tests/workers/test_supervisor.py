@@ -307,6 +307,17 @@ class ReplacementTests(SupervisorTestCase):
         self.assertIn("cannot be started", self.log_lines()[-1])
         self.assertEqual(self.processes[0].signals, [])
 
+    def test_twice(self):
+        """Workers that are being replaced cannot be replaced again, until that has ended."""
+        self.launcher.first_message = b"heartbeat\nready\n"
+        self.supervisor.replace_workers()
+        self.assertRaises(RuntimeError, self.supervisor.replace_workers)
+        self.assertEqual(len(self.launcher.started), 4)
+        for _ in self.processes:
+            self.step()
+        self.supervisor.replace_workers()
+        self.assertEqual(len(self.launcher.started), 7)
+
     def test_predecessor_ended(self):
         """A worker that waits for its restart is replaced as well, and not restarted then."""
         self.supervisor.replace_workers()
