@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -74,13 +73,21 @@ class SharedPort(FileDescriptor):
             self.stopReading()
             self._reactor.callLater(self.ACCEPT_RETRY_DELAY, self._retry)
             return
-        with accepted, suppress(OSError):
+        with accepted:
             accepted.setblocking(False)
-            # A client that has disconnected has no address; Twisted would leave its socket open.
-            accepted.getpeername()
-            self._reactor.adoptStreamConnection(
-                accepted.fileno(), self._socket.family, self._factory
-            )
+            try:
+                # A client that has disconnected has no address; Twisted would leave its socket
+                # open.
+                accepted.getpeername()
+            except OSError:
+                return
+            try:
+                self._reactor.adoptStreamConnection(
+                    accepted.fileno(), self._socket.family, self._factory
+                )
+            except Exception:
+                # The reactor would close this port.
+                _log.failure("an accepted connection cannot be served")
 
     def _retry(self) -> None:
         if self.connected:

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.listening.sockets import listening_sockets
 from popserv.workers.shared_port import SharedPort
-from tests.workers.harness import LOOPBACK, SocketsTestCase, name_factory
+from tests.workers.harness import LOOPBACK, NameProtocol, SocketsTestCase, name_factory
 
 
 class SharedPortTests(SocketsTestCase):
@@ -74,6 +74,32 @@ class SharedPortTests(SocketsTestCase):
         self.assertNotIn(shared, reactor.getReaders())
         await port.stopListening()
         self.flushWarnings()
+
+    async def test_cannot_serve(self):
+        """An error while one connection is accepted is logged, and the next one is served."""
+        (listening,) = listening_sockets(LOOPBACK, 0, 5)
+        address = listening.getsockname()
+        errors = [OSError(errno.EIO, "Input/output error"), ValueError("wrong")]
+        kinds = [type(each) for each in errors]
+
+        class FailingProtocol(NameProtocol):
+            """Fails at first."""
+
+            def connectionMade(self):
+                """See Protocol."""
+                if errors:
+                    self.transport.loseConnection()
+                    raise errors.pop(0)
+                super().connectionMade()
+
+        factory = name_factory(b"1")
+        self.patch(factory, "protocol", FailingProtocol)
+        shared = self.close_later(SharedPort(listening, factory, reactor))
+        for kind in kinds:
+            self.assertEqual(await self.connect(address), b"")
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+        self.assertEqual(await self.connect(address), b"1")
+        self.assertTrue(shared.connected)
 
     async def test_client_gone(self):
         """A client that has broken its connection before it is accepted does no harm."""
