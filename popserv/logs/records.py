@@ -46,9 +46,9 @@ def record_of(event: LogEvent) -> Record | None:
     return Record(
         event.get("log_time") or 0.0,
         event.get("log_level") or LogLevel.info,
-        _encodable(event.get("log_namespace") or event.get("log_system") or "-"),
-        _encodable(message),
-        _encodable(traceback),
+        encodable(event.get("log_namespace") or event.get("log_system") or "-"),
+        encodable(message),
+        encodable(traceback),
         event.get("log_worker"),
         fields_of(event),
     )
@@ -79,9 +79,10 @@ def split_text(event: LogEvent) -> tuple[str, str]:
 def _simple(value: Any) -> str | int | float:
     # JSON has no numbers such as NaN.
     is_number = type(value) is int or (type(value) is float and abs(value) < float("inf"))
-    return value if is_number else _encodable(value)
+    return value if is_number else encodable(value)
 
 
-def _encodable(value: Any) -> str:
+def encodable(value: Any) -> str:
+    """Return a value as text that UTF-8 can encode."""
     text: str = value if type(value) is str else safe_str(value)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -8,6 +8,8 @@ from typing import IO, Any
 
 from twisted.logger import FileLogObserver, LogEvent, formatEventAsClassicLogText, formatTime
 
+from popserv.logs.records import encodable
+
 _HALF_MICROSECOND = 5e-7
 """Twisted rounds times to microseconds, and does not show them."""
 
@@ -22,7 +24,11 @@ def line_observer(file: IO[Any]) -> FileLogObserver:
 
 
 def line_of(event: LogEvent) -> str | None:
-    """Return what ``twisted.logger.formatEventAsClassicLogText`` returns."""
+    """Return what ``twisted.logger.formatEventAsClassicLogText`` returns.
+
+    What UTF-8 cannot encode, such as octets of a file name, is escaped: the file could not be
+    written otherwise.
+    """
     text, system = event.get("log_format"), event.get("log_system")
     if (
         type(text) is not str
@@ -32,14 +38,15 @@ def line_of(event: LogEvent) -> str | None:
         or "log_failure" in event
         or "log_flattened" in event
     ):
-        return formatEventAsClassicLogText(event, formatTime=_format_time)
+        line = formatEventAsClassicLogText(event, formatTime=_format_time)
+        return None if line is None else encodable(line)
     if not text:
         return None
     if system is None:
         level = event.get("log_level")
         system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
     line = f"{_format_time(event.get('log_time'))} [{system}] {text}"
-    return line.replace("\n", "\n\t") + "\n"
+    return encodable(line.replace("\n", "\n\t") + "\n")
 
 
 def _format_time(when: float | None) -> str:

@@ -44,6 +44,12 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+def expected_line(event):
+    """Return Twisted's line, with what UTF-8 cannot encode escaped."""
+    line = formatEventAsClassicLogText(event)
+    return line and line.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class LineTests(SynchronousTestCase):
     """line_of and line_observer."""
 
@@ -57,14 +63,14 @@ class LineTests(SynchronousTestCase):
     @example({"log_format": "", "log_system": "a system"})
     @example({"log_format": "a failure", "log_failure": failure(ValueError("{b}\nc"))})
     def test_same(self, event):
-        """The line of any event is Twisted's."""
-        self.assertEqual(line_of(dict(event)), formatEventAsClassicLogText(dict(event)))
+        """The line of any event is Twisted's, with what UTF-8 cannot encode escaped."""
+        self.assertEqual(line_of(dict(event)), expected_line(dict(event)))
 
     @given(TEXTS, st.sampled_from(["", "{user}", "{user!r}", "{user:>9}", "no field"]))
     def test_flattened(self, user, log_format):
         """The line of an event from JSON, as a worker sends it, is Twisted's."""
         event = eventFromJSON(eventAsJSON({"log_format": log_format, "user": user}))
-        self.assertEqual(line_of(event), formatEventAsClassicLogText(event))
+        self.assertEqual(line_of(event), expected_line(event))
 
     def test_files(self):
         """Files of text and of octets get the lines that Twisted's observer writes to them."""
@@ -75,3 +81,12 @@ class LineTests(SynchronousTestCase):
                 for log_format in ("é", "{text}", "", "two\nlines"):
                     observer({"log_format": log_format, "text": "ü", "log_time": 1.5})
             self.assertEqual(ours.getvalue(), twisteds.getvalue())
+
+    def test_surrogates(self):
+        """An event with a name that is not UTF-8 is written, with its octets escaped."""
+        for log_format in ("{name} cannot be read", "m\udcff cannot be read"):
+            file = io.BytesIO()
+            observer = line_observer(io.TextIOWrapper(file, "utf-8", write_through=True))
+            event = {"log_format": log_format, "name": "m\udcff", "log_system": "-"}
+            observer({**event, "log_time": 1.5})
+            self.assertTrue(file.getvalue().endswith(b" [-] m\\udcff cannot be read\n"))
