@@ -86,7 +86,10 @@ class ReceivingTests(LinkTestCase):
     def test_long_line(self):
         """A line without an end is passed on in parts, and not stored without limit."""
         self.patch(link, "MAX_LINE", 10)
-        self.other.sendall(b"x" * 25)
+        self.other.sendall(b"x" * 10)
+        self.reactor.read()
+        self.assertEqual(self.lines, [])
+        self.other.sendall(b"x" * 15)
         self.reactor.read()
         self.assertEqual(self.lines, [b"x" * 25])
 

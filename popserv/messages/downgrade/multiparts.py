@@ -52,11 +52,11 @@ class Multiparts:
     """The open multiparts of a message, from the outermost to the innermost.
 
     ``is_exhausted`` turns true when the work for the message is used up; if ``find_delimiter`` has
-    used it up, ``exhausted_at`` is the offset at which it has stopped.
+    used it up, ``exhausted_at`` is the offset of the line end at which it has stopped.
     """
 
     is_exhausted = False
-    exhausted_at = 0
+    exhausted_at: int
 
     def __init__(self) -> None:
         self._open: list[_Multipart] = []
@@ -119,7 +119,7 @@ class Multiparts:
                     return Delimiter(line, end + 1, *delimiters[text])
             self.spend(1)
             if self.is_exhausted:
-                self.exhausted_at = end + 1
+                self.exhausted_at = end
                 break
             line = data.find(prefix, end, stop) + 1
             if not line:
