@@ -13,10 +13,12 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +36,9 @@ from popserv.runtime.permissions import this_user
 
 TIMEOUT = 30.0
 """Seconds after which a program is killed."""
+
+GRACE = 1.0
+"""Seconds for which the output is read once the program has exited: its children may hold it."""
 
 MAX_PROCESSES = 20
 MAX_QUEUED = 200
@@ -184,16 +189,33 @@ class _Process(ProcessProtocol):
     def _kill(self, problem: str) -> None:
         if not self.problem:
             self.problem = problem
-            self.transport.signalProcess("KILL")
+            with suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
             # Its children may keep the pipe open.
             self.transport.loseConnection()
 
+    def processExited(self, reason: Failure) -> None:
+        """Wait for the rest of the output, which the exit code 1 does not need, but not for long.
+
+        Children of the program may keep the pipe open as long as they like.
+        """
+        self._stop_check()
+        seconds = 0 if _exit_code(reason) == 1 else GRACE
+        self._check = self._reactor.callLater(seconds, self.transport.loseConnection)
+
     def processEnded(self, reason: Failure) -> None:
         """Report the exit code."""
+        self._stop_check()
+        self.ended.callback(None if self.problem else _exit_code(reason))
+
+    def _stop_check(self) -> None:
         if self._check.active():
             self._check.cancel()
-        status: int | None = getattr(reason.value, "exitCode", None)
-        self.ended.callback(None if self.problem else status)
+
+
+def _exit_code(reason: Failure) -> int | None:
+    code: int | None = getattr(reason.value, "exitCode", None)
+    return code
 
 
 def _environment() -> dict[bytes, bytes]:

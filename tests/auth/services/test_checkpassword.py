@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.services import checkpassword
-from popserv.auth.services.checkpassword import TIMEOUT, CheckPasswordChecker
+from popserv.auth.services.checkpassword import GRACE, TIMEOUT, CheckPasswordChecker
 from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.user import User
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -38,6 +38,8 @@ class HeldReactor(Clock):
     def __init__(self):
         super().__init__()
         self.killed = []
+        self.has_exited = False
+        self.closed_at = []
 
     def spawnProcess(self, process, *arguments, **options):
         """See IReactorProcess."""
@@ -46,6 +48,8 @@ class HeldReactor(Clock):
 
     def signalProcess(self, name):
         """See IProcessTransport."""
+        if self.has_exited:
+            raise ProcessExitedAlready
         self.killed.append(name)
 
     def closeChildFD(self, descriptor):
@@ -56,6 +60,12 @@ class HeldReactor(Clock):
 
     def loseConnection(self):
         """See IProcessTransport."""
+        self.closed_at.append(self.seconds())
+
+    def exit(self, status):
+        """Have the program exit, and a child of it hold the pipe."""
+        self.has_exited = True
+        self.process.processExited(Failure(ProcessTerminated(status)))
 
     def end(self, status):
         """End the program."""
@@ -277,6 +287,55 @@ class CheckPasswordTests(TestCase):
         self.assertEqual((reactor.killed, reactor.process.problem), expected)
         reactor.end(None)
         self.failureResultOf(asked, TryLater)
+
+    async def test_children(self):
+        """A program has ended when it exits, even if children of it keep its output open."""
+        begun = time.monotonic()
+        with self.assertRaises(UnauthorizedLogin):
+            await self.ask(self.checker("sleep 60 & exit 1"))
+        self.assertEqual(await self.ask(self.checker('sleep 60 & USER=ann exec "$@"')), b"ann")
+        problem = await self.problem(self.checker("sleep 60 & exit 7"))
+        self.assertEqual(problem, "has the exit code 7")
+        self.assertLess(time.monotonic() - begun, 30)
+
+    def test_children_watched(self):
+        """What children write or keep open changes no exit code, and delays no refusal."""
+        for status, seconds in ((1, 0), (7, GRACE)):
+            reactor = HeldReactor()
+            asked = self.ask(CheckPasswordChecker(["/bin/true"], reactor))
+            reactor.pump([1] * 5)
+            reactor.exit(status)
+            reactor.pump([0] + [0.125] * 8)
+            self.assertEqual((reactor.closed_at, reactor.killed), ([5 + seconds], []))
+            self.assertEqual(reactor.getDelayedCalls(), [])
+            reactor.end(status)
+            self.failureResultOf(asked, UnauthorizedLogin if status == 1 else TryLater)
+
+    def test_children_flood(self):
+        """A child that writes too much once the program has exited is not listened to."""
+        self.patch(checkpassword, "MAX_OUTPUT", 2)
+        reactor = HeldReactor()
+        asked = self.ask(CheckPasswordChecker(["/bin/true"], reactor))
+        reactor.exit(7)
+        reactor.process.childDataReceived(1, b"123")
+        self.assertEqual(reactor.closed_at, [0])
+        reactor.end(7)
+        self.failureResultOf(asked, TryLater)
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_killed_after_exit(self):
+        """A program that exits as it is killed gives its slot back."""
+        reactor, connected = HeldReactor(), [True]
+        checker = CheckPasswordChecker(["/bin/true"], reactor)
+        asked = self.ask(checker, is_connected=partial(all, connected))
+        connected.append(False)
+        # It has exited, but the reactor does not know that yet.
+        reactor.has_exited = True
+        reactor.advance(1)
+        self.assertEqual(reactor.closed_at, [1])
+        reactor.end(1)
+        self.failureResultOf(asked, TryLater)
+        self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
 
     async def test_many(self):
         """The number of programs at a time is limited, and that of logins that wait."""
