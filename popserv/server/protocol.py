@@ -225,7 +225,9 @@ class POP3Server(Connection):
             self.command_pending = False
         if self._delayed_error is not None:
             # The client cannot receive the reply; the failed login keeps its slot.
-            self._delayed_error.reset(0)
+            self._delayed_error.cancel()
+            self._delayed_error = None
+            self.command_pending = False
         if self._sasl_response is not None:
             response, self._sasl_response = self._sasl_response, None
             response.errback(_client_disconnected())

@@ -217,6 +217,19 @@ class EndTests(ServerTestCase):
         self.assertEqual(ann.clock.getDelayedCalls(), [])
         self.assert_released(0)
 
+    def test_lost_before_late_error(self):
+        """The delay of that reply may be as long as the idle timeout."""
+        clock = Clock()
+        self.factory = self.make_factory(idle_timeout=2)
+        self.factory.timeouts = TimeoutQueue(2, clock)
+        server = self.factory.buildProtocol(None)
+        server.makeConnection(MemoryTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 54321)))
+        server.dataReceived(b"USER ann\r\nPASS wrong\r\n")
+        self.assertEqual(len(server.factory.timeouts._timeouts), 2)
+        server.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertTrue(server._has_ended)
+
     def test_lost_during_open(self):
         """A body that is opened after the client has disconnected is closed, and not sent."""
         ann = self.logged_in()
