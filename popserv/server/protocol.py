@@ -191,7 +191,7 @@ class POP3Server(Connection):
             raise _client_disconnected()
         response: Deferred[bytes] = Deferred()
         self._sasl_response = response
-        self.throttle.suspend(response)
+        self.throttle.suspend(response, self.FAILED_LOGIN_DELAY)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
         self.output.write(challenge_line(challenge))
         self.resume_input()

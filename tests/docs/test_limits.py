@@ -104,6 +104,7 @@ SENTENCES = (
     f"can have up to {small_files.MAX_OCTETS >> 20} MiB each;",
     f"Failed logins {default(penalties.Penalties, 'max_entries'):,} addresses,",
     f"{default(penalties.Penalties, 'max_entries'):,} pairs of a user name and an address,",
+    f"{default(penalties.Penalties, 'max_entries'):,} digests of right passwords and tokens,",
     f"and {default(penalties.Penalties, 'max_entries'):,} addresses, ",
     f"Users without a Maildir {maildir._MAX_LOGGED_USERS:,} names",
 )
@@ -121,6 +122,7 @@ OTHERS = {
     "at most 1.5 KB each": "tests.auth.throttle.test_penalties",
     "about 300 bytes each": "tests.auth.throttle.test_penalties",
     "about 150 bytes each": "tests.auth.throttle.test_penalties",
+    "about 200 bytes each": "tests.auth.throttle.test_penalties",
     "as ``xz -9`` requires": "the library",
     "2 to 8 MiB at their default levels, 4 MiB with bzip2 and 32 KiB with gzip": "the libraries",
     "1, because RFC 1725 section 4 requires": "the RFC",

@@ -22,7 +22,8 @@ from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
 from popserv.auth.throttle.starts import Starter, StartQueue
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import Authenticator, Release, client_is_connected
-from popserv.interfaces import IMailbox
+from popserv.errors import LoginFailed
+from popserv.interfaces import IMailbox, ITokenCredentials
 from popserv.runtime.bus import WorkerBus
 
 
@@ -43,7 +44,7 @@ class LoginThrottle:
     def __init__(self, authenticator: Authenticator, bus: WorkerBus) -> None:
         self.authenticator = authenticator
         self.penalties = Penalties(bus)
-        self.slots = LoginSlots(self.penalties.is_known_name)
+        self.slots = LoginSlots(self.penalties.is_known_name, self.penalties.known_secret)
         self.starts = StartQueue()
 
     def with_authenticator(self, authenticator: Authenticator) -> LoginThrottle:
@@ -63,7 +64,10 @@ class ClientThrottle:
     starts are throttled.
     """
 
-    __slots__ = ("_attempt", "_begun", "_client", "_is_counted", "_throttle", "network")
+    __slots__ = (
+        *("_attempt", "_begun", "_client", "_is_counted", "_reply_due", "_throttle"),
+        "network",
+    )
 
     def __init__(self, throttle: LoginThrottle, network: str | None, client: Client) -> None:
         self.network = network
@@ -72,6 +76,8 @@ class ClientThrottle:
         self._attempt: LoginAttempt | None = None
         # When the check of the credentials has begun, or has gone on after a challenge.
         self._begun: float | None = None
+        # When the reply is due to a failed login that has been recorded already.
+        self._reply_due: float | None = None
         # Whether the start of the connection is limited.
         self._is_counted = False
 
@@ -103,22 +109,53 @@ class ClientThrottle:
         client_is_connected.set(client.is_connected)
         connection_details.set(client.details)
         self._begun = client.seconds()
-        opened = await throttle.authenticator.authenticate(credentials)
+        try:
+            opened = await throttle.authenticator.authenticate(credentials)
+        except LoginFailed:
+            await self._forget_secret(name, credentials)
+            raise
         if network is not None:
             self.release()
-            throttle.penalties.record_success(network, name)
+            self._record_success(network, name, credentials)
             if self._is_counted:
                 throttle.starts.discount()
         return opened
 
-    def suspend(self, response: Deferred[bytes]) -> None:
+    def _record_success(self, network: str, name: bytes, credentials: ICredentials) -> None:
+        penalties = self._throttle.penalties
+        penalties.record_success(network, name, attempted_secrets(name, credentials))
+        found: bytes = getattr(credentials, "username", b"")
+        if not name and found:
+            # The client has not named the user; it may do so in another way.
+            penalties.record_success(network, found)
+
+    async def _forget_secret(self, name: bytes, credentials: ICredentials) -> None:
+        """Forget a secret that is refused; a login with its slot waits for another one."""
+        throttle, network, attempt = self._throttle, self.network, self._attempt
+        if network is not None:
+            throttle.penalties.forget_secret(network, attempted_secrets(name, credentials))
+        # The failure of a token has been recorded, with its slot.
+        if attempt is not None:
+            waiting = throttle.slots.exchange(attempt)
+            if waiting is not None:
+                await waiting
+                self._begun = self._client.seconds()
+
+    def suspend(self, response: Deferred[bytes], delay: float) -> None:
         """Release the slot while the client answers a SASL challenge.
 
         When ``response`` fires, its other callbacks wait until the login has a slot again.
+
+        The challenge to a client with a token tells that the login has failed.  That is recorded
+        now, as by :meth:`record_failure`: the client may not answer.
         """
-        if self._attempt is not None:
-            self._throttle.slots.release(self._attempt)
-            response.addCallback(self._reacquire, self._attempt)
+        attempt = self._attempt
+        if attempt is not None and ITokenCredentials.providedBy(attempt.credentials):
+            seconds = self.record_failure(attempt.name, delay)
+            self._reply_due = self._client.seconds() + seconds
+        elif attempt is not None:
+            self._throttle.slots.release(attempt)
+            response.addCallback(self._reacquire, attempt)
         response.addCallback(self._resume)
 
     def _reacquire(self, response: bytes, attempt: LoginAttempt) -> bytes | Deferred[bytes]:
@@ -131,7 +168,7 @@ class ClientThrottle:
 
     def release(self) -> None:
         """Release the slot, if the connection has one."""
-        self._begun = None
+        self._begun = self._reply_due = None
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             self._throttle.slots.release(attempt)
@@ -142,6 +179,10 @@ class ClientThrottle:
         ``delay`` is the base delay.  Both delays are in seconds.  That of the reply includes the
         time that the check has taken, which may tell something, such as whether the user exists.
         """
+        due = self._reply_due
+        if due is not None:
+            self.release()
+            return max(0.0, due - self._client.seconds())
         attempt, self._attempt = self._attempt, None
         if self.network is not None:
             if self._is_counted:
@@ -151,6 +192,9 @@ class ClientThrottle:
             delay *= self._throttle.penalties.record_failure(self.network, attempted)
         seconds = self._without_check(delay)
         if attempt is not None:
+            if attempt.slot is None:
+                # The client has disconnected instead of answering a challenge.
+                self._throttle.slots.charge(attempt)
             self._client.callLater(seconds, partial(self._throttle.slots.release, attempt))
         return seconds
 

@@ -7,12 +7,12 @@ failure expires ten minutes after it last occurred.
 
 A failure that is repeated with the same name and password is counted once and always has the base
 delay.  The client is usually a mail program with an outdated password, and an attacker learns
-nothing from repeating a guess.
+nothing from repeating a guess.  A repetition of a response to a challenge is not recognized.
 
 A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
-them between two guesses.  Instead the user name is known in the network for a day, which gives it
-a reserved slot (:mod:`popserv.auth.throttle.slots`).  The network is known for as long, and its
-connections do not wait to be started (:mod:`popserv.auth.throttle.starts`).
+them between two guesses.  Instead the user name is known in the network for a day, and its secret,
+which gives each of both a reserved slot (:mod:`popserv.auth.throttle.slots`).  The network is known
+for as long, and its connections do not wait to be started (:mod:`popserv.auth.throttle.starts`).
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ K = TypeVar("K")
 
 
 class Penalties:
-    """Recent failures, known names and known networks, at most ``max_entries`` of each.
+    """Recent failures, known names, secrets and networks, at most ``max_entries`` of each.
 
     If there are more, the least recent is evicted.
 
     A failure is stored as a digest of its credentials, made with a random key.  Workers that share
     a bus adopt the smallest of their keys, so that a repeated failure has the same digest in all
     of them, and each worker counts the failures of all; with hosts that share a key, it is that
-    (:meth:`use_key`).  ``now`` is a clock in seconds that must
+    (:meth:`use_key`).  A right secret is stored as such a digest, too, but its key and the digest
+    never leave the process.  ``now`` is a clock in seconds that must
     be the same for all workers; CLOCK_MONOTONIC is the same for all processes of a machine.
     """
 
@@ -74,11 +75,14 @@ class Penalties:
         self._now = now
         self._key = os.urandom(32)
         self._is_key_shared = False
+        self._own_key = os.urandom(32)
         # For each network the digests and when each occurred last; the least recent network first.
         self._failures: OrderedDict[str, dict[int, float]] = OrderedDict()
         self._at_max_delay: set[str] = set()
         # When each name logged in last from a network; the least recent first.
         self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        # When each name logged in last with a secret, by the digest of both.
+        self._known_secrets: OrderedDict[tuple[str, int], float] = OrderedDict()
         # When somebody logged in last from each network; the least recent first.
         self._known_networks: OrderedDict[str, float] = OrderedDict()
         self._bus.subscribe(_TOPIC, self)
@@ -93,7 +97,7 @@ class Penalties:
 
         ``attempted`` is the name and the secrets as :func:`attempted_secrets` returns them.
         """
-        digest = secrets.randbits(64) if attempted is None else self._digest(attempted)
+        digest = secrets.randbits(64) if attempted is None else _digest(self._key, attempted)
         recent = self._recent_failures(network)
         factor = DELAY_FACTORS[0] if digest in recent else self.delay_factor(network)
         if not recent:
@@ -109,9 +113,13 @@ class Penalties:
             )
         return factor
 
-    def record_success(self, network: str, name: bytes) -> None:
-        """Record that a name has logged in from a network."""
+    def record_success(
+        self, network: str, name: bytes, attempted: Sequence[bytes] | None = None
+    ) -> None:
+        """Record that a name has logged in from a network; ``attempted`` as for a failure."""
         at = self._now()
+        if attempted is not None:
+            self._store_login(self._known_secrets, self._secret_key(network, attempted), at)
         self._store_known_name(network, name, at)
         # Without failures of the network, no login waits for a slot at another worker; its
         # connections there may still wait to be started.
@@ -121,6 +129,22 @@ class Penalties:
     def is_known_name(self, network: str, name: bytes) -> bool:
         """Return whether a name has logged in from a network within a day."""
         return self._is_recent(self._known_names.get((network, name)))
+
+    def known_secret(self, network: str, name: bytes, credentials: ICredentials) -> int | None:
+        """Return a digest of name and secret, if they have logged in from a network within a day.
+
+        Return None if they have not, or if the credentials are a response to a challenge.
+        """
+        attempted = attempted_secrets(name, credentials)
+        if attempted is None:
+            return None
+        key = self._secret_key(network, attempted)
+        return key[1] if self._is_recent(self._known_secrets.get(key)) else None
+
+    def forget_secret(self, network: str, attempted: Sequence[bytes] | None) -> None:
+        """Forget a secret that has been refused, if it is known."""
+        if attempted is not None:
+            self._known_secrets.pop(self._secret_key(network, attempted), None)
 
     def is_known_network(self, network: str) -> bool:
         """Return whether somebody has logged in from a network within a day."""
@@ -218,10 +242,14 @@ class Penalties:
         if len(logins) > self._max_entries:
             logins.popitem(last=False)
 
-    def _digest(self, attempted: Sequence[bytes]) -> int:
-        # Each part is preceded by its length, so that different parts cannot have the same text.
-        text = b"".join(b"%d:%b" % (len(part), part) for part in attempted)
-        return int.from_bytes(blake2b(text, key=self._key, digest_size=8).digest(), "big")
+    def _secret_key(self, network: str, attempted: Sequence[bytes]) -> tuple[str, int]:
+        return network, _digest(self._own_key, attempted)
+
+
+def _digest(key: bytes, attempted: Sequence[bytes]) -> int:
+    # Each part is preceded by its length, so that different parts cannot have the same text.
+    text = b"".join(b"%d:%b" % (len(part), part) for part in attempted)
+    return int.from_bytes(blake2b(text, key=key, digest_size=8).digest(), "big")
 
 
 def _known_name_update(network: str, name: bytes, at: float) -> Sequence[Any]:

@@ -5,11 +5,14 @@ checked.  If no slot is free, the login waits in the network's queue, which is f
 If its client disconnects meanwhile, the login leaves the queue and is not checked.
 
 A failed login keeps its slot until its delayed reply is due, even if the client disconnects, so
-that a client cannot guess passwords faster by reconnecting instead of waiting for the reply.
+that a client cannot guess passwords faster by reconnecting instead of waiting for the reply.  A
+login that has no slot when it fails, because its client has disconnected instead of answering a
+challenge, gets a shared slot, even above the maximum: new logins wait for it.
 
-A user name that has logged in from the network within a day has a reserved slot, which is used when
-no shared slot is free.  Such a user need not wait while others guess passwords from the same
-address.
+A user name that has logged in from the network within a day has a reserved slot, and so has each
+name with the secret by which it has logged in.  They are used when no shared slot is free.  Such a
+user need not wait while others guess passwords from the same address: with a name they can occupy
+its slot, and with the secret only if they know it.
 """
 
 from __future__ import annotations
@@ -33,18 +36,22 @@ class LoginSlots:
     """The slots and the queues of all networks.
 
     ``is_known_name`` is called with a network and a user name, and returns whether the name has a
-    reserved slot in the network.  ``max_concurrent`` is the number of shared slots of a network.
+    reserved slot in the network.  ``known_secret`` is called with a network, a name and
+    credentials, and returns what stands for name and secret if they have a reserved slot, or None.
+    ``max_concurrent`` is the number of shared slots of a network.
     """
 
     def __init__(
         self,
         is_known_name: Callable[[str, bytes], bool],
+        known_secret: Callable[[str, bytes, ICredentials], int | None],
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         self._is_known_name = is_known_name
+        self._known_secret = known_secret
         self._max_concurrent = max_concurrent
         self._shared_in_use: dict[str, int] = {}
-        self._reserved_in_use: set[tuple[str, bytes]] = set()
+        self._reserved_in_use: set[tuple[str, bytes | int]] = set()
         self._queues: dict[str, dict[LoginAttempt, Deferred[None]]] = {}
         self._released: deque[str] = deque()
         self._is_dequeuing = False
@@ -88,12 +95,37 @@ class LoginSlots:
             self._shared_in_use[network] = in_use + 1
             attempt.slot = network
             return True
-        reserved = (network, attempt.name)
-        if reserved not in self._reserved_in_use and self._is_known_name(*reserved):
-            self._reserved_in_use.add(reserved)
-            attempt.slot = reserved
-            return True
-        return False
+        secret = self._known_secret(network, attempt.name, attempt.credentials)
+        return (secret is not None and self._try_reserved(attempt, secret)) or (
+            self._is_known_name(network, attempt.name) and self._try_reserved(attempt, attempt.name)
+        )
+
+    def _try_reserved(self, attempt: LoginAttempt, key: bytes | int) -> bool:
+        reserved = (attempt.network, key)
+        if reserved in self._reserved_in_use:
+            return False
+        self._reserved_in_use.add(reserved)
+        attempt.slot = reserved
+        return True
+
+    def charge(self, attempt: LoginAttempt) -> None:
+        """Assign a shared slot to a login that has none, even above the maximum."""
+        network = attempt.slot = attempt.network
+        self._shared_in_use[network] = self._shared_in_use.get(network, 0) + 1
+
+    def exchange(self, attempt: LoginAttempt) -> Deferred[None] | None:
+        """Have a login that used the slot of a secret which is not known any more wait for another.
+
+        Otherwise the time of the reply would tell that the secret was right once.  Return the same
+        as :meth:`reacquire`.
+
+        :raises TryLater: as :meth:`acquire`.
+        """
+        slot = attempt.slot
+        if isinstance(slot, tuple) and isinstance(slot[1], int):
+            self.release(attempt)
+            return self.acquire(attempt)
+        return None
 
     def release(self, attempt: LoginAttempt) -> None:
         """Release a login's slot, if it has one; the next login in the queue gets it."""
@@ -123,7 +155,8 @@ class LoginSlots:
 
     def _pass_on_slot(self, network: str) -> None:
         """Assign a released slot to the next login in the queue whose client is connected."""
-        while network in self._queues:
+        is_above_maximum = self._shared_in_use[network] > self._max_concurrent
+        while network in self._queues and not is_above_maximum:
             attempt = next(iter(self._queues[network]))
             if attempt.is_connected():
                 attempt.slot = network
@@ -146,7 +179,8 @@ class LoginAttempt:
     """A login with a user name and credentials, from a network.
 
     ``is_connected`` returns whether the client is still connected.  ``slot`` is the slot that the
-    login has: the network for a shared slot, network and name for a reserved slot, or None.
+    login has: the network for a shared slot, for a reserved slot the network with the name or with
+    what stands for name and secret, or None.
     """
 
     __slots__ = ("credentials", "is_connected", "name", "network", "slot")
@@ -162,4 +196,4 @@ class LoginAttempt:
         self.name = name
         self.credentials = credentials
         self.is_connected = is_connected
-        self.slot: str | tuple[str, bytes] | None = None
+        self.slot: str | tuple[str, bytes | int] | None = None

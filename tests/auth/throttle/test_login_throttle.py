@@ -19,7 +19,11 @@ from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
-from popserv.interfaces import IScramSHA256Credentials
+from popserv.interfaces import (
+    ICertificateCredentials,
+    IScramSHA256Credentials,
+    ITokenCredentials,
+)
 from popserv.runtime.bus import WorkerBus
 from popserv.transports.peers import ITLSAtProxy
 from tests.auth.sasl.harness import ScramClient
@@ -54,9 +58,9 @@ class ThrottleCase(CommandTestCase):
         super().serve(*checkers, allow_plaintext=True, **options)
         self.factory.throttle.penalties._now = self.clock.seconds
 
-    def connect(self, *lines, peer=REMOTE_PEER):
+    def connect(self, *lines, peer=REMOTE_PEER, tls=False):
         """Return a client that has sent these lines and read the replies."""
-        client = Client(self.factory, peer, clock=self.clock)
+        client = Client(self.factory, peer, tls=tls, clock=self.clock)
         self.addCleanup(client.lose)
         for line in lines:
             client.send(line + b"\r\n")
@@ -65,6 +69,10 @@ class ThrottleCase(CommandTestCase):
     def try_password(self, password, peer=REMOTE_PEER, name=b"ann"):
         """Return a new client that has sent a password."""
         return self.connect(b"USER " + name, b"PASS " + password, peer=peer)
+
+    def reply_to_password(self, password, peer=REMOTE_PEER, name=b"ann"):
+        """Return the reply to a password that comes at once, from a client that stays connected."""
+        return self.connect(b"USER " + name, peer=peer).send(b"PASS " + password + b"\r\n")
 
     def seconds_until_refused(self, client):
         """Return after how many seconds the client is refused."""
@@ -81,6 +89,12 @@ class ThrottleCase(CommandTestCase):
             self.seconds_until_refused(self.try_password(password, **options))
             for password in passwords
         ]
+
+    def assert_minutes(self, guesses, first, later):
+        """Check how many guesses there are in the first minute, and at most in any later one."""
+        self.assertEqual(sum(guesses[:60]), first)
+        minutes = [sum(guesses[n : n + 60]) for n in range(1, len(guesses) - 59)]
+        self.assertEqual(max(minutes), later)
 
     def lines(self):
         """Return the lines of the log."""
@@ -330,18 +344,30 @@ class SlotTests(ThrottleCase):
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_not_waiting_for_replies(self):
-        """A client that does not wait for the replies cannot guess faster."""
+    def guesses(self, name=b"bob"):
+        """Return how many passwords are checked in each of 300 seconds, of a client in a hurry."""
         guesses = []
         for second in range(300):
-            passwords = [b"%d.%d" % (second, n) for n in range(MAX_CONCURRENT + 1)]
-            for client in [self.try_password(password) for password in passwords]:
+            passwords = [b"%d.%d" % (second, n) for n in range(MAX_CONCURRENT + 2)]
+            clients = [self.try_password(password, name=name) for password in passwords]
+            # It does not wait for the replies.
+            for client in clients:
                 client.lose()
             guesses.append(len(self.pending))
             self.refuse_pending()
             self.clock.advance(1)
-        self.assertLessEqual(sum(guesses[30:]), 270 / 15 * MAX_CONCURRENT + MAX_CONCURRENT)
-        self.assertGreater(sum(guesses[30:]), 0)
+        return guesses
+
+    def test_not_waiting_for_replies(self):
+        """A client that does not wait for the replies cannot guess faster."""
+        self.assert_minutes(self.guesses(), 19, 16)
+
+    def test_known_name(self):
+        """At a name that is known, four guesses a minute more are possible."""
+        self.connect(b"USER ann", b"PASS pw").lose()
+        self.assert_minutes(self.guesses(), 19, 16)
+        self.clock.advance(600)
+        self.assert_minutes(self.guesses(b"ann"), 23, 20)
 
     def test_known_user(self):
         """A user who has logged in from an address need not wait for others who guess there."""
@@ -352,7 +378,32 @@ class SlotTests(ThrottleCase):
             client = self.connect(b"USER ann", peer=NEIGHBOUR)
             self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
             client.lose()
-        self.assertEqual(self.try_password(b"pw", peer=NEIGHBOUR, name=b"carl").received(), b"")
+        seen = len(self.checker.seen)
+        self.assertEqual(self.reply_to_password(b"pw", peer=NEIGHBOUR, name=b"carl"), b"")
+        self.assertEqual(len(self.checker.seen), seen)
+
+    def test_known_password(self):
+        """A user with the last password does not wait, even if others guess the user's password."""
+        self.connect(b"USER ann", b"PASS pw").lose()
+        for second in range(100):
+            for n in range(9):
+                self.try_password(b"%d.%d" % (second, n))
+            self.refuse_pending()
+            client = self.connect(b"USER ann", peer=NEIGHBOUR)
+            self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
+            client.lose()
+            self.clock.advance(1)
+        # The password of ann is neither known to be that of others, nor elsewhere.
+        self.serve(self.checker)
+        self.connect(b"USER ann", b"PASS pw").lose()
+        for peer in (REMOTE_PEER, OTHER):
+            for n in range(9):
+                self.try_password(b"%d" % n, peer=peer)
+        self.assertEqual(self.reply_to_password(b"pw"), WELCOME)
+        seen = len(self.checker.seen)
+        for options in ({"name": b"bob"}, {"peer": OTHER}):
+            self.assertEqual(self.reply_to_password(b"pw", **options), b"")
+        self.assertEqual(len(self.checker.seen), seen)
 
     def test_own_account(self):
         """The reserved slot of one account cannot be used to guess another's password."""
@@ -429,23 +480,126 @@ class SlotTests(ThrottleCase):
         self.assertEqual(asked[0](), ConnectionDetails((REMOTE_PEER.host, REMOTE_PEER.port)))
 
 
+class OldPasswordTests(ThrottleCase):
+    """The password of a user's last login, if it is not right any more."""
+
+    def setUp(self):
+        """Log in as ann; then her password changes, while others guess it."""
+        super().setUp()
+        self.serve(Checker(lambda _: self.answer, IUsernamePassword))
+        self.answer = b"ann"
+        self.try_password(b"pw").lose()
+        self.answer = None
+
+    def occupy(self):
+        """Occupy all slots but that of ann's password for 15 seconds."""
+        for _ in range(MAX_CONCURRENT):
+            self.factory.throttle.penalties.record_failure("192.0.2.1", None)
+        for n in range(MAX_CONCURRENT + 1):
+            self.try_password(b"%d at %d" % (n, self.clock.seconds())).lose()
+
+    def seconds_until_reply(self, password):
+        """Return after how many seconds the reply to a password comes, from now on."""
+        begun = self.clock.seconds()
+        client = self.try_password(password)
+        while not client.received():
+            self.clock.advance(0.5)
+        client.lose()
+        return self.clock.seconds() - begun
+
+    def test_time(self):
+        """It is refused after the same time as one that was never right."""
+        for password in (b"pw", b"no"):
+            self.occupy()
+            self.assertEqual(self.seconds_until_reply(password), 30)
+            self.clock.advance(30)
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
+
+    def test_own_slots(self):
+        """If a slot is free, the time of the check is a part of the delay, as always."""
+        self.answer = Deferred()
+        client = self.try_password(b"pw")
+        self.clock.advance(1.5)
+        self.answer.errback(UnauthorizedLogin("wrong"))
+        self.clock.advance(0.25)
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(0.25)
+        self.assertEqual(client.received(), LOGIN_FAILED)
+
+    def test_once(self):
+        """It is forgotten when it is refused."""
+        self.delays(b"pw")
+        self.occupy()
+        self.answer = b"ann"
+        self.assertEqual(self.reply_to_password(b"pw"), b"")
+
+    def test_queue_full(self):
+        """It is answered as another one if the queue is full."""
+        self.occupy()
+        with patch("popserv.auth.throttle.slots.MAX_QUEUED", 1):
+            self.try_password(b"1")
+            replies = [self.reply_to_password(each) for each in (b"pw", b"no")]
+        text = b"-ERR [SYS/TEMP] too many logins from your network, try again later\r\n"
+        self.assertEqual(replies, [text] * 2)
+
+    def test_disconnected(self):
+        """A client that disconnects while its login waits leaves no slot occupied."""
+        self.occupy()
+        client = self.try_password(b"pw")
+        client.lose()
+        self.assertTrue(client.server._has_ended)
+        self.clock.advance(15)
+        slots = self.factory.throttle.slots
+        self.assertEqual(
+            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+        )
+
+    def test_disconnected_in_check(self):
+        """So does one that disconnects while its password is checked."""
+        self.occupy()
+        self.answer = Deferred()
+        client = self.try_password(b"pw")
+        client.lose()
+        self.answer.errback(UnauthorizedLogin("wrong"))
+        self.clock.advance(15)
+        self.assertTrue(client.server._has_ended)
+        slots = self.factory.throttle.slots
+        self.assertEqual(
+            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+        )
+
+
 class ChallengeTests(ThrottleCase):
     """Slots during SASL exchanges."""
 
     def setUp(self):
         """Serve with a checker of SCRAM."""
         super().setUp()
+        self.checks = 0
         self.serve(Checker(self.decide, IScramSHA256Credentials))
 
     def decide(self, credentials):
         """Accept the password "pw"."""
+        self.checks += 1
 
         async def check():
-            if not await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1)):
-                raise UnauthorizedLogin("wrong")
+            try:
+                keys = derive_scram_keys("sha256", b"pw", b"salt", 1)
+                is_right = await credentials.check_keys(keys)
+            except POPError:
+                is_right = False
+            if not is_right:
+                raise UnauthorizedLogin("wrong, or cancelled")
             return b"ann"
 
         return Deferred.fromCoroutine(check())
+
+    def assert_no_slots(self):
+        """Check that no slot is in use, and that no login waits."""
+        slots = self.factory.throttle.slots
+        self.assertEqual(
+            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+        )
 
     def begin(self, password, **options):
         """Return a client that was sent the salt, and its proof."""
@@ -492,3 +646,227 @@ class ChallengeTests(ThrottleCase):
             (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
             ({}, {}),
         )
+
+    def test_disconnected(self):
+        """A client that disconnects instead of answering has failed, and occupies a slot."""
+        checks = []
+        for _ in range(300):
+            before = self.checks
+            for _ in range(MAX_CONCURRENT + 1):
+                client = self.connect()
+                client.send(b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x"))
+                client.lose()
+            checks.append(self.checks - before)
+            self.clock.advance(1)
+        self.assert_minutes(checks, 19, 16)
+        self.clock.advance(15)
+        self.assert_no_slots()
+
+    def test_disconnected_together(self):
+        """Many that disconnect at once occupy more than the maximum, all at the same time."""
+        for client in [self.begin(b"pw")[0] for _ in range(20)]:
+            client.lose()
+        other = self.connect()
+        line = b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x")
+        self.assertEqual(other.send(line), b"")
+        self.clock.advance(14)
+        self.assertEqual(other.received(), b"")
+        self.clock.advance(1)
+        self.assertEqual(other.received()[:2], b"+ ")
+        self.assert_no_slots()
+
+    def test_disconnected_in_queue(self):
+        """A client that disconnects when its answer waits for a slot has failed, too."""
+        clients = [self.begin(b"no") for _ in range(MAX_CONCURRENT + 3)]
+        for client, proof in clients:
+            client.send(proof)
+        for client, _ in clients:
+            client.lose()
+        slots = self.factory.throttle.slots
+        self.assertEqual(slots._shared_in_use, {"192.0.2.1": MAX_CONCURRENT + 3})
+        self.clock.advance(15)
+        self.assert_no_slots()
+
+    def test_cancelled(self):
+        """A client that cancels the exchange has its slot, and no other."""
+        client, _ = self.begin(b"no")
+        client.send(b"*\r\n")
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {"192.0.2.1": 1})
+        self.clock.advance(2)
+        self.assertEqual(client.received(), LOGIN_FAILED)
+        self.assert_no_slots()
+
+
+class TokenTests(ThrottleCase):
+    """Tokens: a client learns from a challenge that its token is refused."""
+
+    def setUp(self):
+        """Serve with a checker of tokens."""
+        super().setUp()
+        self.error = UnauthorizedLogin("the token is wrong")
+        self.right = b"right"
+        self.checker = Checker(self.decide, ITokenCredentials, ICertificateCredentials)
+        self.serve(self.checker)
+        self.tls_state = FakeTLSState([b"eve"])
+
+    def decide(self, credentials):
+        """Accept one token."""
+        if credentials.token == self.right:
+            return b"ann"
+
+        async def refuse():
+            await credentials.refuse({"status": "invalid_token"})
+            raise self.error
+
+        return Deferred.fromCoroutine(refuse())
+
+    def send_token(self, token, **options):
+        """Return a client that has sent a token, and what it reads then."""
+        client = self.connect(**options)
+        line = b"user=ann\1auth=Bearer %b\1\1" % token
+        return client, client.send(b"AUTH XOAUTH2 " + response_line(line))
+
+    def assert_no_slots(self):
+        """Check that no slot is in use."""
+        slots = self.factory.throttle.slots
+        self.assertEqual(
+            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+        )
+
+    def assert_refused_after(self, client, seconds):
+        """Check when a client is refused."""
+        self.clock.advance(seconds - 0.25)
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(0.25)
+        self.assertEqual(client.received(), LOGIN_FAILED)
+
+    def test_time(self):
+        """The reply comes after the delay from the check, which a fast client cannot shorten."""
+        for answer_after, reply_after in ((0, 2), (1, 4), (3, 8)):
+            client, challenge = self.send_token(b"%d" % answer_after)
+            self.assertEqual(challenge[:2], b"+ ")
+            self.clock.advance(answer_after)
+            self.assertEqual(client.send(b"\r\n"), b"")
+            self.assert_refused_after(client, reply_after - answer_after)
+            self.assert_no_slots()
+            client.lose()
+
+    def test_slow_client(self):
+        """A client that answers later is refused at once; its next login has the whole delay."""
+        client, _ = self.send_token(b"1")
+        self.clock.advance(9)
+        self.assert_no_slots()
+        self.assertEqual(client.send(b"\r\n"), LOGIN_FAILED)
+        self.clock.advance(0.5)
+        client.send(b"AUTH XOAUTH2 " + response_line(b"user=ann\1auth=Bearer 2\1\1"))
+        client.send(b"\r\n")
+        self.assert_refused_after(client, 4)
+
+    def test_refused_without_check(self):
+        """The delay of a login that the server refuses without a check is whole, too."""
+        client, _ = self.send_token(b"1", tls=True)
+        self.clock.advance(9)
+        self.assertEqual(client.send(b"\r\n"), LOGIN_FAILED)
+        self.clock.advance(0.5)
+        client.send(b"AUTH EXTERNAL " + response_line(b"bob"))
+        self.assert_refused_after(client, 4)
+
+    def test_not_answering(self):
+        """A client that does not answer, but stays, cannot try tokens faster."""
+        tokens = []
+        for second in range(300):
+            before = len(self.checker.seen)
+            for n in range(MAX_CONCURRENT + 1):
+                client, challenge = self.send_token(b"%d.%d" % (second, n))
+                if not challenge:
+                    client.lose()
+            tokens.append(len(self.checker.seen) - before)
+            self.clock.advance(1)
+        self.assert_minutes(tokens, 19, 16)
+        self.clock.advance(15)
+        self.assert_no_slots()
+
+    def test_disconnected(self):
+        """A client that disconnects instead cannot, either; each token counts once."""
+        client, _ = self.send_token(b"0")
+        client.lose()
+        penalties = self.factory.throttle.penalties
+        self.assertEqual(len(penalties._recent_failures("192.0.2.1")), 1)
+        self.clock.advance(1.75)
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {"192.0.2.1": 1})
+        self.clock.advance(0.25)
+        self.assert_no_slots()
+
+    def test_other_error(self):
+        """A login that fails for another reason after all is answered at once."""
+        self.error = TryLater()
+        client, _ = self.send_token(b"1")
+        self.assertIn(b"-ERR [SYS/TEMP]", client.send(b"\r\n"))
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {"192.0.2.1": 1})
+        self.clock.advance(9)
+        self.error = UnauthorizedLogin("wrong")
+        client.send(b"AUTH XOAUTH2 " + response_line(b"user=ann\1auth=Bearer 2\1\1"))
+        client.send(b"\r\n")
+        self.assert_refused_after(client, 4)
+        self.assert_no_slots()
+
+    def test_trusted_networks(self):
+        """For trusted networks the delay begins with the answer."""
+        client, _ = self.send_token(b"1", peer=LOCAL_PEER)
+        self.clock.advance(9)
+        client.send(b"\r\n")
+        self.assert_refused_after(client, 2)
+
+    def test_known_token(self):
+        """A token that was right before does not wait; it is forgotten when it is refused."""
+        self.send_token(b"right")[0].lose()
+        for n in range(MAX_CONCURRENT + 1):
+            self.send_token(b"%d" % n)
+        client, reply = self.send_token(b"right")
+        self.assertEqual(reply, WELCOME)
+        client.lose()
+        self.right = b"other"
+        client, challenge = self.send_token(b"right")
+        self.assertEqual(challenge[:2], b"+ ")
+        client.send(b"\r\n")
+        self.assert_refused_after(client, 15)
+        self.assert_no_slots()
+        for n in range(MAX_CONCURRENT + 1):
+            self.send_token(b"again %d" % n)
+        self.right = b"right"
+        self.assertEqual(self.send_token(b"right")[1], b"")
+
+
+class NamelessTests(ThrottleCase):
+    """Logins without a name before the check."""
+
+    def test_found_name(self):
+        """The name that the checker finds is known, and so is a login without a name."""
+
+        def decide(credentials):
+            credentials.username = b"ann"
+            return b"ann"
+
+        self.serve(Checker(decide, ITokenCredentials))
+        self.connect(b"AUTH XOAUTH2 " + b64encode(b"user=\1auth=Bearer 1\1\1")).lose()
+        is_known = self.factory.throttle.penalties.is_known_name
+        self.assertTrue(is_known("192.0.2.1", b"ann"))
+        self.assertTrue(is_known("192.0.2.1", b""))
+
+    def test_given_name(self):
+        """Otherwise the name is known that the client has given, in whatever spelling."""
+
+        def decide(credentials):
+            credentials.username = b"ann"
+            return b"ann"
+
+        self.serve(Checker(decide, IUsernamePassword))
+        self.try_password(b"pw", name=b"Ann").lose()
+        known = list(self.factory.throttle.penalties._known_names)
+        self.assertEqual(known, [("192.0.2.1", b"Ann")])
+
+    def test_no_name(self):
+        """A checker need not find one."""
+        self.serve(Checker(lambda _: b"ann", ITokenCredentials))
+        self.connect(b"AUTH XOAUTH2 " + b64encode(b"user=\1auth=Bearer 1\1\1")).lose()
+        self.assertEqual(list(self.factory.throttle.penalties._known_names), [("192.0.2.1", b"")])

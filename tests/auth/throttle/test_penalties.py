@@ -259,6 +259,68 @@ class NameTests(PenaltiesCase):
         self.assertTrue(other.is_known_name(HERE, b"\xffnn"))
 
 
+class SecretTests(PenaltiesCase):
+    """Secrets that have been right in a network."""
+
+    ANN = UsernamePassword(b"ann", b"pw")
+
+    def known(self, network=HERE, name=b"ann", credentials=ANN):
+        """Return whether a secret is known."""
+        return self.penalties.known_secret(network, name, credentials) is not None
+
+    def test_known(self):
+        """A secret is known with its name where it has logged in, for a day after the last time."""
+        self.assertFalse(self.known())
+        for _ in range(2):
+            self.penalties.record_success(HERE, b"ann", [b"ann", b"pw"])
+            self.clock.advance(KNOWN_NAME_LIFETIME - 1)
+            self.assertTrue(self.known())
+        self.assertFalse(self.known(network=THERE))
+        self.assertFalse(self.known(name=b"bob"))
+        self.assertFalse(self.known(credentials=UsernamePassword(b"ann", b"no")))
+        self.clock.advance(1)
+        self.assertFalse(self.known())
+
+    def test_not_repeatable(self):
+        """A response to a challenge is not known."""
+        response = APOPCredentials(b"ann", b"<1@h>", b"d")
+        self.penalties.record_success(HERE, b"ann", attempted_secrets(b"ann", response))
+        self.assertFalse(self.known(credentials=response))
+        self.assertEqual(self.penalties._known_secrets, {})
+        self.penalties.forget_secret(HERE, attempted_secrets(b"ann", response))
+
+    def test_forget(self):
+        """A secret that is refused is forgotten, and no other one."""
+        self.penalties.record_success(HERE, b"ann", [b"ann", b"pw"])
+        for network, secret in ((HERE, b"no"), (THERE, b"pw")):
+            self.penalties.forget_secret(network, [b"ann", secret])
+            self.assertTrue(self.known())
+        self.penalties.forget_secret(HERE, [b"ann", b"pw"])
+        self.assertFalse(self.known())
+
+    def test_memory(self):
+        """The number of secrets is limited; the least recent is evicted."""
+        self.penalties = self.make(max_entries=2)
+        for secret in (b"1", b"pw", b"1", b"2"):
+            self.penalties.record_success(HERE, b"ann", [b"ann", secret])
+        self.assertFalse(self.known())
+        self.assertTrue(self.known(credentials=UsernamePassword(b"ann", b"1")))
+
+    def test_private(self):
+        """No right secret leaves the process, nor the key of its digest, and digests differ."""
+        self.penalties.record_failure(HERE, None)
+        self.published.clear()
+        self.penalties.record_success(HERE, b"ann", [b"ann", b"pw"])
+        list(self.penalties.replay())
+        digest = self.penalties.known_secret(HERE, b"ann", self.ANN)
+        told = json.dumps([*self.published, *map(list, self.penalties.replay())])
+        self.assertNotIn(str(digest), told)
+        self.assertNotIn(self.penalties._own_key.hex(), told)
+        other = self.make([])
+        other.record_success(HERE, b"ann", [b"ann", b"pw"])
+        self.assertNotEqual(other.known_secret(HERE, b"ann", self.ANN), digest)
+
+
 class WorkersTests(PenaltiesCase):
     """Penalties of several workers that share a bus."""
 
@@ -462,6 +524,17 @@ class OctetsTests(SynchronousTestCase):
                     penalties.record_success(network.format(n), b"user%d@example.org" % n)
 
             self.assertLess(growth_of(log_in) / logins, limit)
+
+    def test_secrets(self):
+        """A right secret takes less than 200 octets."""
+        penalties = Penalties()
+        logins = 5000
+
+        def log_in():
+            for n in range(logins):
+                penalties.record_success("192.0.2.1", b"ann", [b"ann", b"%d" % n])
+
+        self.assertLess(growth_of(log_in) / logins, 200)
 
 
 class AttemptedSecretsTests(SynchronousTestCase):

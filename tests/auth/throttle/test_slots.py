@@ -9,16 +9,23 @@ from popserv.errors import POPError, TryLater
 
 
 class SlotsCase(SynchronousTestCase):
-    """Has two shared slots; ann is known in network a."""
+    """Has two shared slots; ann is known in network a, and so is the secret 7."""
 
     def setUp(self):
         """Make the slots."""
         self.disconnected = set()
-        self.slots = LoginSlots(lambda *name: name == ("a", b"ann"), max_concurrent=2)
+        self.known_secrets = {("a", 7)}
+        self.slots = LoginSlots(
+            lambda *name: name == ("a", b"ann"), self.known_secret, max_concurrent=2
+        )
 
-    def acquire(self, network="a", name=b"x"):
+    def known_secret(self, network, name, secret):
+        """Return the secret, if it is known."""
+        return secret if (network, secret) in self.known_secrets else None
+
+    def acquire(self, network="a", name=b"x", secret=None):
         """Start a login; return it, and the Deferred that it waits for."""
-        attempt = LoginAttempt(network, name, None, lambda: attempt not in self.disconnected)
+        attempt = LoginAttempt(network, name, secret, lambda: attempt not in self.disconnected)
         return attempt, self.slots.acquire(attempt)
 
 
@@ -63,6 +70,74 @@ class SlotsTests(SlotsCase):
             self.assertEqual(self.acquire(network, name)[1] is not None, waits)
         self.slots.release(attempt)
         self.assertIsNone(self.acquire("a", b"ann")[1])
+
+    def test_reserved_for_secret(self):
+        """A known secret has a reserved slot, besides that of its name."""
+        for _ in range(2):
+            self.acquire()
+        attempts = []
+        for network, name, secret, waits in [
+            ("a", b"ann", 8, False),
+            ("a", b"ann", 8, True),
+            ("a", b"ann", 7, False),
+            ("a", b"ann", 7, True),
+            ("a", b"x", 7, True),
+        ]:
+            attempt, waiting = self.acquire(network, name, secret)
+            self.assertEqual(waiting is not None, waits)
+            attempts.append(attempt)
+        self.slots.release(attempts[0])
+        self.assertIsNone(self.acquire("a", b"ann", 7)[1])
+        self.slots.release(attempts[2])
+        self.assertIsNone(self.acquire("a", b"bob", 7)[1])
+
+    def test_charge(self):
+        """A login can be given a shared slot above the maximum, which nobody gets after it."""
+        first, second, third, fourth, fifth = [self.acquire() for _ in range(5)]
+        charged = [LoginAttempt("a", b"x", None, lambda: True) for _ in range(2)]
+        for attempt in charged:
+            self.slots.charge(attempt)
+        self.slots.release(charged[0])
+        self.slots.release(first[0])
+        self.assertNoResult(third[1])
+        self.slots.release(second[0])
+        self.assertIsNone(self.successResultOf(third[1]))
+        self.assertNoResult(fourth[1])
+        for attempt in (charged[1], third[0]):
+            self.slots.release(attempt)
+        self.assertIsNone(self.successResultOf(fourth[1]))
+        self.assertIsNone(self.successResultOf(fifth[1]))
+        self.assertEqual(self.slots._shared_in_use, {"a": 2})
+        other = LoginAttempt("b", b"x", None, lambda: True)
+        self.slots.charge(other)
+        self.assertEqual(self.slots._shared_in_use, {"a": 2, "b": 1})
+
+    def test_exchange(self):
+        """A login with a secret that is not known any more waits as if it never was."""
+        (first, _), (second, _) = self.acquire(), self.acquire()
+        (named, _), (secret, _) = self.acquire("a", b"ann"), self.acquire("a", b"ann", 7)
+        self.known_secrets.clear()
+        for attempt in (first, named):
+            slot = attempt.slot
+            self.assertIsNone(self.slots.exchange(attempt))
+            self.assertEqual(attempt.slot, slot)
+        waiting = self.slots.exchange(secret)
+        self.assertNoResult(waiting)
+        self.assertEqual(self.slots._reserved_in_use, {("a", b"ann")})
+        self.slots.release(second)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual(secret.slot, "a")
+        suspended = LoginAttempt("a", b"x", None, lambda: True)
+        self.assertIsNone(self.slots.exchange(suspended))
+
+    def test_exchange_at_once(self):
+        """It does not wait if the slot of its name is free."""
+        for _ in range(2):
+            self.acquire()
+        attempt, _ = self.acquire("a", b"ann", 7)
+        self.known_secrets.clear()
+        self.assertIsNone(self.slots.exchange(attempt))
+        self.assertEqual(attempt.slot, ("a", b"ann"))
 
     def test_cancel(self):
         """A cancelled login fails and leaves the queue."""
@@ -146,12 +221,19 @@ class SlotsTests(SlotsCase):
         self.slots.release(first)
         self.assertEqual(served, queue)
 
-    @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"))))
+    @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.booleans())))
     def test_model(self, steps):
-        """No more logins run than there are slots, and none waits while a slot is free."""
-        slots = LoginSlots(lambda network, name: name < b"2", max_concurrent=2)
-        logins = {}
-        for n, network in steps:
+        """No more logins run than there are slots, and none waits while a slot is free.
+
+        Logins that are charged are shared ones, and may be more than the maximum.
+        """
+        slots = LoginSlots(
+            lambda network, name: name < b"2",
+            lambda network, name, secret: secret if secret < 3 else None,
+            max_concurrent=2,
+        )
+        logins, charged = {}, set()
+        for n, network, is_charged in steps:
             if n in logins:
                 attempt, waiting = logins.pop(n)
                 if attempt.slot is None:
@@ -159,18 +241,30 @@ class SlotsTests(SlotsCase):
                     self.failureResultOf(waiting, POPError)
                 else:
                     slots.release(attempt)
+                charged.discard(n)
+            elif is_charged:
+                attempt = LoginAttempt(network, b"9", 9, lambda: True)
+                slots.charge(attempt)
+                logins[n] = attempt, None
+                charged.add(n)
             else:
-                attempt = LoginAttempt(network, b"%d" % (n % 5), None, lambda: True)
+                attempt = LoginAttempt(network, b"%d" % (n % 5), n % 7, lambda: True)
                 logins[n] = attempt, slots.reacquire(attempt)
             for each in "ab":
                 attempts = [attempt for attempt, _ in logins.values() if attempt.network == each]
                 shared = sum(attempt.slot == each for attempt in attempts)
                 waiting = sum(attempt.slot is None for attempt in attempts)
-                reserved = [attempt.name for attempt in attempts if isinstance(attempt.slot, tuple)]
-                self.assertLessEqual(shared, 2)
-                self.assertEqual(len(reserved), len(set(reserved)))
-                self.assertTrue(all(name < b"2" for name in reserved))
-                self.assertTrue(not waiting or shared == 2)
+                reserved = [
+                    attempt.slot[1] for attempt in attempts if isinstance(attempt.slot, tuple)
+                ]
+                names = [key for key in reserved if isinstance(key, bytes)]
+                secrets = [key for key in reserved if isinstance(key, int)]
+                self.assertEqual(slots._shared_in_use.get(each, 0), shared)
+                self.assertLessEqual(shared, 2 + sum(logins[n][0].network == each for n in charged))
+                for keys, limit in ((names, b"2"), (secrets, 3)):
+                    self.assertEqual(len(keys), len(set(keys)))
+                    self.assertTrue(all(key < limit for key in keys))
+                self.assertTrue(not waiting or shared >= 2)
         for attempt, waiting in logins.values():
             slots.cancel(attempt)
             slots.release(attempt)
