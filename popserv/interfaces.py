@@ -505,8 +505,9 @@ class ITokenCredentials(ICredentials):
     def refuse(reason: Mapping[str, str]) -> Awaitable[None]:
         """Send the client the reason why its token is rejected (RFC 7628 section 3.2.2).
 
-        The checker then fails the login.  ``reason`` is sent as a flat JSON object.  It has the
-        key ``status``, and ``scope`` and ``openid-configuration`` if they are known.
+        The checker then fails the login, which counts as failed from now on, whether the client
+        answers or not.  ``reason`` is sent as a flat JSON object.  It has the key ``status``, and
+        ``scope`` and ``openid-configuration`` if they are known.
         """
 
 
