@@ -511,7 +511,8 @@ class OldPasswordTests(ThrottleCase):
         """It is refused after the same time as one that was never right."""
         for password in (b"pw", b"no"):
             self.occupy()
-            self.assertEqual(self.seconds_until_reply(password), 30)
+            self.clock.advance(4)
+            self.assertEqual(self.seconds_until_reply(password), 26)
             self.clock.advance(30)
         self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
 
@@ -762,6 +763,12 @@ class TokenTests(ThrottleCase):
         client.send(b"\r\n")
         self.assert_refused_after(client, 4)
 
+    def test_overdue(self):
+        """A reply that is overdue is due now, since no clock takes a time that is past."""
+        client, _ = self.send_token(b"1")
+        self.clock.advance(9)
+        self.assertEqual(client.server.throttle.record_failure(b"ann", 2), 0)
+
     def test_refused_without_check(self):
         """The delay of a login that the server refuses without a check is whole, too."""
         client, _ = self.send_token(b"1", tls=True)
@@ -869,4 +876,15 @@ class NamelessTests(ThrottleCase):
         """A checker need not find one."""
         self.serve(Checker(lambda _: b"ann", ITokenCredentials))
         self.connect(b"AUTH XOAUTH2 " + b64encode(b"user=\1auth=Bearer 1\1\1")).lose()
+        self.assertEqual(list(self.factory.throttle.penalties._known_names), [("192.0.2.1", b"")])
+
+    def test_no_attribute(self):
+        """Credentials of others need not have a name at all."""
+
+        async def accept(credentials):
+            return None
+
+        self.patch(self.factory.throttle.authenticator, "authenticate", accept)
+        logging_in = self.connect().server.throttle.authenticate(b"", object())
+        self.successResultOf(Deferred.fromCoroutine(logging_in))
         self.assertEqual(list(self.factory.throttle.penalties._known_names), [("192.0.2.1", b"")])
