@@ -89,9 +89,9 @@ class RhostsChecker:
         found = []
         deadline = self._resolver.now() + LOOKUP_TIMEOUT
         for entry in entries:
-            if isinstance(entry.host, str) and not await self._resolver.resolve(
-                entry.host, deadline
-            ):
+            if not isinstance(entry.host, str):
+                continue
+            if isinstance(await self._resolver.resolve(entry.host, deadline), Unresolved):
                 where = f"{self._path}, line {entry.line}"
                 what = f"the host name {entry.host} cannot be resolved"
                 found.append(warning("rhosts-name", where, what, "correct the name, or the DNS"))

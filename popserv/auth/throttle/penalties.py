@@ -56,9 +56,10 @@ class Penalties:
     A failure is stored as a digest of its credentials, made with a random key.  Workers that share
     a bus adopt the smallest of their keys, so that a repeated failure has the same digest in all
     of them, and each worker counts the failures of all; with hosts that share a key, it is that
-    (:meth:`use_key`).  A right secret is stored as such a digest, too, but its key and the digest
-    never leave the process.  ``now`` is a clock in seconds that must
-    be the same for all workers; CLOCK_MONOTONIC is the same for all processes of a machine.
+    (:meth:`use_key`).  Of a right secret a hash is stored, which never leaves the process.
+
+    ``now`` is a clock in seconds that must be the same for all workers; CLOCK_MONOTONIC is the same
+    for all processes of a machine.
     """
 
     log = Logger()
@@ -75,13 +76,12 @@ class Penalties:
         self._now = now
         self._key = os.urandom(32)
         self._is_key_shared = False
-        self._own_key = os.urandom(32)
         # For each network the digests and when each occurred last; the least recent network first.
         self._failures: OrderedDict[str, dict[int, float]] = OrderedDict()
         self._at_max_delay: set[str] = set()
         # When each name logged in last from a network; the least recent first.
         self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
-        # When each name logged in last with a secret, by the digest of both.
+        # When each name logged in last with a secret, by the hash of both.
         self._known_secrets: OrderedDict[tuple[str, int], float] = OrderedDict()
         # When somebody logged in last from each network; the least recent first.
         self._known_networks: OrderedDict[str, float] = OrderedDict()
@@ -131,7 +131,7 @@ class Penalties:
         return self._is_recent(self._known_names.get((network, name)))
 
     def known_secret(self, network: str, name: bytes, credentials: ICredentials) -> int | None:
-        """Return a digest of name and secret, if they have logged in from a network within a day.
+        """Return a hash of name and secret, if they have logged in from a network within a day.
 
         Return None if they have not, or if the credentials are a response to a challenge.
         """
@@ -243,7 +243,8 @@ class Penalties:
             logins.popitem(last=False)
 
     def _secret_key(self, network: str, attempted: Sequence[bytes]) -> tuple[str, int]:
-        return network, _digest(self._own_key, attempted)
+        # Python's hash has a random key in each process, and takes no time at each login.
+        return network, hash(tuple(attempted))
 
 
 def _digest(key: bytes, attempted: Sequence[bytes]) -> int:
