@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred
 
 from popserv.auth.passwords.schemes import (
@@ -24,6 +24,9 @@ from popserv.core.printable import one_line, printable
 
 _ENCODING_ERRORS = ((1267,), (1366,), (3988,))
 """The errors of MariaDB and MySQL for a text that the encoding of a column does not have."""
+
+_VALUE_ERRORS = frozenset({"22021", "22P02", "22P05"})
+"""The SQLSTATEs of PostgreSQL for a text that an encoding or the type of a column does not have."""
 
 Row = Mapping[str, Any]
 
@@ -152,12 +155,12 @@ class SQLUsers:
                     # SQLAlchemy keeps the last one, and a restriction might be lost.
                     raise ServerUnavailable("the query returns two columns of one name")
                 return [dict(row) for row in result.mappings().fetchmany(2)]
-        except (DataError, UnicodeError):
+        except UnicodeError:
             # The database cannot have such a name, because of its encoding.
             return []
         except SQLAlchemyError as error:
             original = getattr(error, "orig", None)
-            if original is not None and original.args[:1] in _ENCODING_ERRORS:
+            if _is_impossible_value(original):
                 return []
             # Without the query, which SQLAlchemy adds to it.
             raise ServerUnavailable(str(original or error)) from error
@@ -191,3 +194,10 @@ class SQLUsers:
             shown = printable(scheme_of(field), 40)
             raise ValueError(f"a secret of the scheme {shown}, which is not in schemes")
         return field
+
+
+def _is_impossible_value(error: BaseException | None) -> bool:
+    """Return whether a driver's error means that the database cannot have such a name."""
+    # psycopg and psycopg2 call it differently.
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state in _VALUE_ERRORS or getattr(error, "args", ())[:1] in _ENCODING_ERRORS
