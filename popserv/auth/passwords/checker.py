@@ -43,7 +43,7 @@ from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser
-from popserv.errors import POPError, TryLater
+from popserv.errors import LoginFailed, POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICaching,
@@ -249,6 +249,8 @@ class SecretsChecker(UserDirectory):
         known, keys = await self._run(self._scram_keys, credentials, user)
         try:
             is_right = await credentials.check_keys(keys)
+        except LoginFailed as error:
+            raise UnauthorizedLogin(str(error.__cause__)) from error
         except POPError as error:
             # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise ExchangeAborted(str(error)) from error
