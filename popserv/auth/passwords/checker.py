@@ -262,7 +262,7 @@ class SecretsChecker(UserDirectory):
         return False
 
     async def _check_scram(self, credentials: IScramCredentials, user: User | None) -> bool:
-        known, keys = await self._run(self._scram_keys, credentials, user)
+        known, keys, problem = await self._run(self._scram_keys, credentials, user)
         try:
             is_right = await credentials.check_keys(keys)
         except LoginFailed as error:
@@ -270,11 +270,13 @@ class SecretsChecker(UserDirectory):
         except POPError as error:
             # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise ExchangeAborted(str(error)) from error
+        if problem:
+            raise UnauthorizedLogin(problem)
         return is_right and known is not None
 
     def _scram_keys(
         self, credentials: IScramCredentials, user: User | None
-    ) -> tuple[User | None, ScramKeys]:
+    ) -> tuple[User | None, ScramKeys, str]:
         secrets = self._source.secrets()
         if not secrets.passwords:
             raise UnauthorizedLogin("no user has a password")
