@@ -57,6 +57,9 @@ class ScramKeysTests(SynchronousTestCase):
         keys = Decoys(b"key").scram_keys("sha256", b"Ann", 1)
         starts = [each[:4].hex() for each in keys[1:]]
         self.assertEqual(starts, ["8d2dd843", "3c3e6161", "a3eb6438"])
+        long = Decoys(b"key").scram_keys("sha256", b"Ann", 1, 68).salt
+        stable = ["8d2dd843", "3d964a7a", "7228584f"]
+        self.assertEqual([long[start:][:4].hex() for start in (0, 32, 64)], stable)
 
     def test_like_new_secrets(self):
         """The salt is as long as that of a new secret."""

@@ -85,6 +85,13 @@ class FindTests(UsersCase):
         for name in (b"bob", b"", b"\xff", b"a\0b", b"' OR ''='", b"%", b":user", b"a" * 10_000):
             self.assertIsNone(self.find(users, name))
 
+    def test_decoy(self):
+        """The secret of a user who was found is one for decoys."""
+        self.add("ann", "{PLAIN}secret")
+        users = self.users()
+        self.find(users, b"ann")
+        self.assertEqual(users.secrets().passwords, (b"{PLAIN}secret",))
+
     def test_parameters(self):
         """The query can use the name and its parts."""
         query = "SELECT :user || '|' || :local || '|' || :domain AS name, NULL AS password"
@@ -292,6 +299,12 @@ class SecretsTests(DatabaseCase):
             secrets.note(field)
         self.assertEqual(secrets.passwords, (first, digest))
 
+        secrets = DatabaseSecrets(frozenset({b"SCRAM-SHA-1"}))
+        (initial,) = secrets.passwords
+        found = initial.replace(b"4096", b"5000")
+        secrets.note(found)
+        self.assertEqual(secrets.passwords, (found,))
+
     def test_unavailable(self):
         """A secret that cannot be verified here is no decoy."""
         secrets = DatabaseSecrets(frozenset({b"ARGON2ID"}))
@@ -305,7 +318,7 @@ class SecretsTests(DatabaseCase):
             ([b"SCRAM-SHA-256"], "sha256"),
             ([b"SCRAM-SHA-1"], "sha1"),
             ([b"PLAIN"], "sha256 sha1"),
-            ([b"CLEAR", b"CLEARTEXT", b"APOP"], "sha256 sha1"),
+            ([b"CLEAR", b"CLEARTEXT", b"PLAIN", b"APOP"], "sha256 sha1"),
             ([b"PLAIN", b"SCRAM-SHA-1"], "sha1"),
             ([b"PLAIN", b"SCRAM-SHA-256"], "sha256"),
         ):
