@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from popserv.database.pool import Database
 
-STEPS: Sequence[str] = ("schema.sql", "schema_2.sql")
+STEPS: Sequence[str] = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Files in this package: each makes a version of the one before it, the first of nothing.
 
 Each adds its number to the table schema_version, so that it fails when two hosts run it at once.

@@ -109,6 +109,27 @@ class SchemaTests(DatabaseCase):
         )
         self.assertEqual(rows, [("0", "NO", "smallint")])
 
+    async def test_schemes(self):
+        """In version 3, users count whose shell is nologin, and those who are disabled do not."""
+        with self.steps(2):
+            await create_schema(self.database)
+        await self.database.execute_script(
+            "INSERT INTO account (name, record) VALUES"
+            " ('a', '{PLAIN}x:1:1::/:/usr/sbin/nologin'), ('b', '{SSHA}x::::::fail'),"
+            " ('c', '{plain}x::::::nologin'), ('d', '$5$x')"
+        )
+        schemes = "SELECT name, scheme FROM account ORDER BY name"
+        before = [(b"a", None), (b"b", "SSHA"), (b"c", None), (b"d", "")]
+        self.assertEqual(await self.database.execute(schemes), before)
+        with self.steps(3):
+            self.assertEqual(await upgrade_schema(self.database), 2)
+        after = [(b"a", "PLAIN"), (b"b", None), (b"c", None), (b"d", "")]
+        self.assertEqual(await self.database.execute(schemes), after)
+        [(index,)] = await self.database.execute(
+            "SELECT indexdef FROM pg_indexes WHERE indexname = 'account_scheme'"
+        )
+        self.assertTrue(index.endswith("(scheme, name) WHERE (scheme IS NOT NULL)"), index)
+
     async def test_failure(self):
         """A step that fails has changed nothing."""
         await create_schema(self.database)

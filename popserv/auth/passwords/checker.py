@@ -43,7 +43,7 @@ from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser
-from popserv.errors import POPError, TryLater
+from popserv.errors import LoginFailed, POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICaching,
@@ -128,7 +128,8 @@ class SecretsChecker(UserDirectory):
             # so that a client cannot find out whether its password is right.
             user = None if refusal else found
             rules = NO_RULES if found is None else found.rules
-            if not await self._is_right(credentials, user, rules) or user is None:
+            proven = await self._proven(credentials, user, rules)
+            if proven is None:
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
         except (FileError, SchemeUnavailable) as error:
             raise TryLater from error
@@ -138,8 +139,8 @@ class SecretsChecker(UserDirectory):
             # Its message may quote the secret.
             raise UnauthorizedLogin("malformed password field") from None
         # For the log and the reply: the client may have sent another spelling.
-        credentials.username = user.name
-        return user.avatar_id
+        credentials.username = proven.name
+        return proven.avatar_id
 
     async def find(self, name: bytes) -> User | None:
         """See UserDirectory."""
@@ -161,8 +162,8 @@ class SecretsChecker(UserDirectory):
     def _refusal_of(self, user: User) -> str:
         return user.rules.refusal_of(connection_details.get(), self._now())
 
-    async def _is_right(self, credentials: Any, user: User | None, rules: Rules) -> bool:
-        """Return whether credentials prove that a client is the user; None is an unknown user.
+    async def _proven(self, credentials: Any, user: User | None, rules: Rules) -> User | None:
+        """Return the user if credentials prove that a client is the user; None is an unknown one.
 
         The time of the rules is taken before the rest, as the rules are: a client of SCRAM is
         answered before it is refused.
@@ -170,31 +171,47 @@ class SecretsChecker(UserDirectory):
         if IUsernamePassword.providedBy(credentials):
             return await self._check_password(credentials, user, rules)
         rules.take_time(connection_details.get())
-        if IScramCredentials.providedBy(credentials):
-            return await self._check_scram(credentials, user)
         if ICertificateCredentials.providedBy(credentials):
-            return True
-        by_apop = IAPOPCredentials.providedBy(credentials)
-        check = self._check_apop if by_apop else self._check_cram_md5
-        return bool(await self._run(check, credentials, user))
+            return user
+        if IScramCredentials.providedBy(credentials):
+            is_right = await self._check_scram(credentials, user)
+        else:
+            by_apop = IAPOPCredentials.providedBy(credentials)
+            check = self._check_apop if by_apop else self._check_cram_md5
+            is_right = bool(await self._run(check, credentials, user))
+        return await self._look_again(credentials, user if is_right else None)
+
+    async def _look_again(self, credentials: Any, user: User | None) -> User | None:
+        """Return the user as found now, or None if the login is no longer allowed.
+
+        A check may have waited long, for a thread or for the client, and the user may have changed
+        meanwhile.
+        """
+        if user is None:
+            return None
+        # By the name that the client has sent: no query need find that of the user.
+        now = await self.find(credentials.username)
+        if now is None or now[:2] != user[:2] or self._refusal_of(now):
+            return None
+        return now
 
     async def _check_password(
         self, credentials: IUsernamePassword, user: User | None, rules: Rules
-    ) -> bool:
+    ) -> User | None:
         remembered, password = self._remembered, credentials.password
         # With the password, which clients send in several encodings.
         field = b"" if user is None else user.password_field
         key = b"%d:%b%b" % (len(field), field, password)
         # Looked up for an unknown name, too, which takes a while.
         if remembered.find(key, password) and user is not None:
-            return True
+            return user
         # Not before, so that a password that is remembered costs no more than it must.
         rules.take_time(connection_details.get())
         begun = remembered.begin()
         is_right = bool(await self._run(self._verify_password, credentials, user))
         if is_right:
             remembered.add(key, password, True, begun)
-        return is_right
+        return await self._look_again(credentials, user if is_right else None)
 
     def _verify_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
         passwords = candidate_passwords(credentials.password)
@@ -245,21 +262,21 @@ class SecretsChecker(UserDirectory):
         return False
 
     async def _check_scram(self, credentials: IScramCredentials, user: User | None) -> bool:
-        known: User | None
-        known, keys = await self._run(self._scram_keys, credentials, user)
+        known, keys, problem = await self._run(self._scram_keys, credentials, user)
         try:
             is_right = await credentials.check_keys(keys)
+        except LoginFailed as error:
+            raise UnauthorizedLogin(str(error.__cause__)) from error
         except POPError as error:
             # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise ExchangeAborted(str(error)) from error
-        if not is_right or known is None:
-            return False
-        # The exchange may have taken minutes, and the user may have changed meanwhile.
-        return await self.find(known.name) == known and not self._refusal_of(known)
+        if problem:
+            raise UnauthorizedLogin(problem)
+        return is_right and known is not None
 
     def _scram_keys(
         self, credentials: IScramCredentials, user: User | None
-    ) -> tuple[User | None, ScramKeys]:
+    ) -> tuple[User | None, ScramKeys, str]:
         secrets = self._source.secrets()
         if not secrets.passwords:
             raise UnauthorizedLogin("no user has a password")

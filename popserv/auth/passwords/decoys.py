@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from popserv.auth.names import prepared_name
-from popserv.auth.passwords.scram_keys import ScramKeys
+from popserv.auth.passwords.scram_keys import SCRAM_SALT_OCTETS, ScramKeys
 
 T = TypeVar("T")
 
@@ -73,18 +73,23 @@ class Decoys:
         digest = blake2b(_same_name(name), key=self._secret, digest_size=8).digest()
         return options[int.from_bytes(digest, "big") % len(options)]
 
-    def scram_keys(self, hash_name: str, name: bytes, iterations: int) -> ScramKeys:
+    def scram_keys(
+        self, hash_name: str, name: bytes, iterations: int, salt_octets: int = SCRAM_SALT_OCTETS
+    ) -> ScramKeys:
         """Return SCRAM keys that no password matches.
 
-        ``iterations`` must be an iteration count that a user has.  Otherwise it would tell
-        clients that the name is unknown.
+        ``iterations`` and ``salt_octets`` must be the iteration count and the length of the salt
+        of a user.  Otherwise they would tell clients that the name is unknown.
         """
         spelling = _same_name(name)
 
         def derive(purpose: bytes) -> bytes:
             return hmac.digest(self._secret, b"%b\0%b" % (purpose, spelling), hash_name)
 
-        salt = derive(b"salt")[:16]
+        salt = derive(b"salt")
+        while len(salt) < salt_octets:
+            salt += derive(b"salt from %d" % len(salt))
+        salt = salt[:salt_octets]
         return ScramKeys(iterations, salt, derive(b"stored key"), derive(b"server key"))
 
 

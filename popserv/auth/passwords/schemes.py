@@ -127,9 +127,18 @@ def join_field(scheme: bytes, secret: bytes) -> bytes:
 
 def new_scram_sha256(password: bytes, iterations: int = SCRAM_ITERATIONS) -> bytes:
     """Return a password field with a new SCRAM-SHA-256 secret (RFC 5802 section 3, RFC 7677)."""
-    keys = derive_scram_keys("sha256", password, iterations=iterations)
+    return _new_scram("sha256", b"SCRAM-SHA-256", password, iterations)
+
+
+def new_scram_sha1(password: bytes, iterations: int) -> bytes:
+    """Return a password field with a new SCRAM-SHA-1 secret (RFC 5802 section 3)."""
+    return _new_scram("sha1", b"SCRAM-SHA-1", password, iterations)
+
+
+def _new_scram(hash_name: str, scheme: bytes, password: bytes, iterations: int) -> bytes:
+    keys = derive_scram_keys(hash_name, password, iterations=iterations)
     secret = b",".join([b"%d" % iterations, *map(b64encode, keys[1:])])
-    return join_field(b"SCRAM-SHA-256", secret)
+    return join_field(scheme, secret)
 
 
 def _cram_md5(secret: bytes, password: bytes) -> bool:

@@ -13,6 +13,9 @@ from popserv.core.grammar import decode_base64
 SCRAM_ITERATIONS = 32_768
 """The iteration count of new SCRAM secrets; RFC 7677 section 4 requires at least 4,096."""
 
+SCRAM_SALT_OCTETS = 16
+"""The length of the salt of new SCRAM secrets."""
+
 
 class ScramKeys(NamedTuple):
     """The salt, the iteration count and the keys of one password (RFC 5802 section 3)."""
@@ -31,10 +34,10 @@ def derive_scram_keys(
 ) -> ScramKeys:
     """Derive the keys from a password.
 
-    ``hash_name`` is ``sha256`` or ``sha1``.  The default of ``salt`` is 16 random octets.
+    ``hash_name`` is ``sha256`` or ``sha1``.  The default of ``salt`` are random octets.
     """
     if salt is None:
-        salt = os.urandom(16)
+        salt = os.urandom(SCRAM_SALT_OCTETS)
     salted_password = hashlib.pbkdf2_hmac(hash_name, password, salt, iterations)
     client_key = hmac.digest(salted_password, b"Client Key", hash_name)
     server_key = hmac.digest(salted_password, b"Server Key", hash_name)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred
 
 from popserv.auth.passwords.schemes import (
+    CLEARTEXT_SCHEMES,
+    SchemeUnavailable,
     is_empty,
+    new_scram_sha1,
     new_scram_sha256,
     scheme_of,
 )
+from popserv.auth.passwords.secret_forms import check_form
 from popserv.auth.sql.config import SQLConfig
 from popserv.auth.users.extra_fields import NO_RULES, is_field
 from popserv.auth.users.look_ups import LookUps
@@ -24,6 +29,12 @@ from popserv.core.printable import one_line, printable
 
 _ENCODING_ERRORS = ((1267,), (1366,), (3988,))
 """The errors of MariaDB and MySQL for a text that the encoding of a column does not have."""
+
+_VALUE_ERRORS = frozenset({"22021", "22P02", "22P05"})
+"""The SQLSTATEs of PostgreSQL for a text that an encoding or the type of a column does not have."""
+
+_SHA1_ITERATIONS = 4096
+"""The iteration count of ``doveadm pw -s SCRAM-SHA-1``."""
 
 Row = Mapping[str, Any]
 
@@ -46,9 +57,7 @@ class DatabaseSecrets:
         self.has_apop = b"APOP" in schemes
         self._schemes = schemes - {b"APOP"}
         self._seen: dict[bytes, bytes] = {}
-        # Until a user was looked up, decoys of SCRAM are like the secrets of popserv user.
-        is_scram = b"SCRAM-SHA-256" in schemes
-        self._initial = {b"SCRAM-SHA-256": new_scram_sha256(b"")} if is_scram else {}
+        self._initial = _initial_secrets(self._schemes)
 
     @property
     def has_passwords(self) -> bool:
@@ -65,10 +74,27 @@ class DatabaseSecrets:
         return bool(self._schemes) and self._schemes <= schemes
 
     def note(self, field: bytes) -> None:
-        """Note the password field of a user."""
+        """Note a user's password field, unless it is malformed; it may take the time of a hash."""
         scheme = scheme_of(field)
-        if scheme in self._schemes and not is_empty(field):
-            self._seen.setdefault(scheme, field)
+        if scheme in self._schemes and scheme not in self._seen and not is_empty(field):
+            with suppress(ValueError, SchemeUnavailable):
+                check_form(field)
+                self._seen.setdefault(scheme, field)
+
+
+def _initial_secrets(schemes: frozenset[bytes]) -> dict[bytes, bytes]:
+    """Return secrets that stand for those of users until one was looked up.
+
+    They are for SCRAM, in which every name must get a salt.
+    """
+    secrets = {}
+    if b"SCRAM-SHA-256" in schemes:
+        secrets[b"SCRAM-SHA-256"] = new_scram_sha256(b"")
+    if b"SCRAM-SHA-1" in schemes:
+        secrets[b"SCRAM-SHA-1"] = new_scram_sha1(b"", _SHA1_ITERATIONS)
+    if schemes <= CLEARTEXT_SCHEMES:
+        secrets.update({scheme: b"{%b}x" % scheme for scheme in schemes})
+    return secrets
 
 
 class SQLUsers:
@@ -100,12 +126,7 @@ class SQLUsers:
         if values is None:
             return None
         used = {each: values[each] for each in self._config.parameters}
-        rows = await self._outages.watch(self._look_ups.run(self._query, used))
-        if not rows:
-            return None
-        user = self._user_of(name, rows)
-        self._secrets.note(user.password_field)
-        return user
+        return await self._outages.watch(self._look_ups.run(self._look_up, name, used))
 
     async def diagnose(self) -> list[Finding]:
         """Return what is wrong with the database and the query, asked for a name of nobody."""
@@ -142,6 +163,15 @@ class SQLUsers:
             # Without the query, which SQLAlchemy adds to it.
             raise ServerUnavailable(str(getattr(problem, "orig", None) or problem)) from problem
 
+    def _look_up(self, name: bytes, values: Mapping[str, str]) -> User | None:
+        """Return the user for the values of parameters; to be called in a thread."""
+        rows = self._query(values)
+        if not rows:
+            return None
+        user = self._user_of(name, rows)
+        self._secrets.note(user.password_field)
+        return user
+
     def _query(self, values: Mapping[str, str]) -> list[Row]:
         """Return the rows for the values of parameters, at most two."""
         try:
@@ -152,12 +182,12 @@ class SQLUsers:
                     # SQLAlchemy keeps the last one, and a restriction might be lost.
                     raise ServerUnavailable("the query returns two columns of one name")
                 return [dict(row) for row in result.mappings().fetchmany(2)]
-        except (DataError, UnicodeError):
+        except UnicodeError:
             # The database cannot have such a name, because of its encoding.
             return []
         except SQLAlchemyError as error:
             original = getattr(error, "orig", None)
-            if original is not None and original.args[:1] in _ENCODING_ERRORS:
+            if _is_impossible_value(original):
                 return []
             # Without the query, which SQLAlchemy adds to it.
             raise ServerUnavailable(str(original or error)) from error
@@ -191,3 +221,10 @@ class SQLUsers:
             shown = printable(scheme_of(field), 40)
             raise ValueError(f"a secret of the scheme {shown}, which is not in schemes")
         return field
+
+
+def _is_impossible_value(error: BaseException | None) -> bool:
+    """Return whether a driver's error means that the database cannot have such a name."""
+    # psycopg and psycopg2 call it differently.
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state in _VALUE_ERRORS or getattr(error, "args", ())[:1] in _ENCODING_ERRORS

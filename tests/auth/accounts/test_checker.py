@@ -1,6 +1,8 @@
 """Tests of popserv.auth.accounts, with a checker for each of several hosts."""
 
+import re
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -19,6 +21,8 @@ from popserv.auth.credentials import CertificateCredentials
 from popserv.auth.passwords import decoys
 from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.users_file import parse_user
+from popserv.auth.users.extra_fields import EVALUATED, REFUSING
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.database.opening import open_database
 from popserv.database.schema import create_schema
@@ -41,6 +45,9 @@ from tests.auth.sasl.harness import ScramClient, attributes, begin_scram
 from tests.docs.harness import DOCS
 from tests.doctor.harness import codes
 from tests.live.postgresql import PostgreSQL
+
+SHELL = b":1000:1000::/home/x:/usr/sbin/nologin"
+"""The fields of a line behind the secret of a user whose shell lets nobody in."""
 
 KINDS = {
     "password": IUsernamePassword,
@@ -216,6 +223,7 @@ class SupportsTests(AccountsCase):
     async def test_schemes(self):
         """What is offered works for every user who can log in, however many there are."""
         many = {b"u%d" % n: b"{SCRAM-SHA-256}x" for n in range(50)}
+        disabled = {b"u%d" % n: b"$5$abc::::::fail" for n in range(50)}
         for users, expected in (
             ({}, "password"),
             ({b"ann": b"{PLAIN}a"}, "password SHA256 SHA1 CRAM certificate"),
@@ -227,6 +235,10 @@ class SupportsTests(AccountsCase):
             ({b"ann": b"{APOP}a", **many}, "password APOP SHA256 certificate"),
             ({b"ann": b""}, "certificate"),
             ({b"ann": b"{PLAIN}a::::::popserv_nologin"}, "password"),
+            ({b"ann": b"{PLAIN}a" + SHELL}, "password SHA256 SHA1 CRAM certificate"),
+            ({b"z": b"$5$abc" + SHELL, **many}, "password certificate"),
+            ({b"z": b"$5$abc::::::popserv_nologin=no", **many}, "password certificate"),
+            ({b"z": b"$5$abc", **disabled}, "password certificate"),
         ):
             self.sql("TRUNCATE account")
             for name, record in users.items():
@@ -234,6 +246,34 @@ class SupportsTests(AccountsCase):
             checker = self.checker()
             await checker._source.read_samples()
             self.assertEqual(supported(checker), set(expected.split()), users)
+
+    async def test_as_rules(self):
+        """Users whom the rules always refuse do not count, and all others do."""
+        names = {*REFUSING, *EVALUATED, "reason", "userdb_nologin", "popserv_nologins", "nologins"}
+        fields = {f"{name}{rest}" for name in names for rest in ("", "=", "=1", "=yes", "=no")}
+        fields |= {f"{name}:protected=yes" for name in names}
+        fields |= {"popserv_nologin=yes popserv_nologin=no", "popserv_nologin=no nologin"}
+        fields |= {"reason=no nologin", "reason=nologin", "reason=x\tfail", "reason=x:nologin"}
+        fields |= {"popserv_nologin=no\tpopserv_read_only", "allow_nets=192.0.2.1"}
+        records = {f"{{PLAIN}}x::::::{field}" for field in fields}
+        records |= {f"{{PLAIN}}x::::::popserv_read_only {field}" for field in fields}
+        records |= {f"{{PLAIN}}x{':' * n}nologin" for n in range(1, 9)}
+        records |= {f"{{PLAIN}}x:::::::{text}" for text in ("a b:nologin", "a nologin=")}
+        records |= {f"{{PLAIN}}x{':' * n}\u00fc popserv_since=1d" for n in range(1, 7)}
+        records |= {f"{{PLAIN}}{text}{SHELL.decode()}" for text in ("nologin", "no login", "\\")}
+        records |= {"{PLAIN}x:::: /nologin", "nologin", "", "nologin::::::"}
+        records |= {"{PLAIN}x:::nologin of ann:/home/nologin:", "{PLAIN}x:::Mr. nologin, jr."}
+        counted = Counter()
+        for number, record in enumerate(sorted(records)):
+            self.add(b"u%d" % number, record.encode())
+        for name, record, scheme in self.sql("SELECT name, record, scheme FROM account"):
+            refusal = parse_user(name, record).rules.refusal
+            is_known = re.search(" is set|eighth field", refusal) is not None
+            # The database does not know which other fields there are, and which values are valid.
+            if is_known or not refusal:
+                self.assertEqual(scheme is None, is_known, repr(record))
+                counted[is_known] += 1
+        self.assertGreater(min(counted.values()), 50)
 
     async def test_polled(self):
         """It is looked up when the server starts, and regularly; before, it is a guess."""

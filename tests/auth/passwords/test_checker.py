@@ -4,6 +4,7 @@ import sys
 import threading
 from base64 import b64decode, b64encode
 from collections import Counter
+from functools import partial
 from hashlib import md5
 from hmac import HMAC
 from itertools import count, product
@@ -126,6 +127,16 @@ class CheckerCase(UsersFileCase):
         """Tell whether the checker accepts the credentials, and names the user in them."""
         return self.avatar(credentials) == credentials.username
 
+    def changing(self, text):
+        """Let the users file get this text while a login waits for a thread."""
+
+        async def run(function, *args):
+            result = function(*args)
+            self.write(text)
+            return result
+
+        self.checker = PasswdFileChecker(self.path, run, monotonic=count().__next__)
+
     def from_address(self, address):
         """From now on, logins come from this IP address, or from a client without one."""
         remote = None if address is None else (address, 4321)
@@ -220,6 +231,37 @@ class CheckerTests(CheckerCase):
             self.write(text)
             self.assertIn("unknown user", self.refusal_of(by_password(b"ann")))
         self.assertEqual(self.verified, [])
+
+    def test_changed_meanwhile(self):
+        """A user who is changed or disabled while a login waits for a thread is refused."""
+        digest = HMAC(b"password", b"<1.2@host>", "md5").hexdigest().encode()
+        by_cram = partial(CramMD5Credentials, b"ann", b"<1.2@host>", digest)
+        for field, make in (
+            (b"{PLAIN}password", partial(by_password, b"ann")),
+            (b"{PLAIN}password", by_cram),
+            (b"{APOP}" + SECRET, partial(by_apop, b"ann")),
+        ):
+            line = b"ann:%b" % field
+            for text, expected in (
+                (line, b"ann"),
+                (b"bob:%b" % field, None),
+                (b"ANN:%b" % field, None),
+                (b"ann:{PLAIN}other", None),
+                (line + b"::::::nologin", None),
+                (line + b"::::::user=info", b"info"),
+            ):
+                self.write(line)
+                self.changing(text)
+                self.assertEqual(self.avatar(make()), expected, text)
+
+    def test_remembered_meanwhile(self):
+        """What was verified is remembered for the secret, and not for the user."""
+        self.write(b"ann:{PLAIN}password")
+        self.changing(b"ann:{PLAIN}other")
+        self.assertFalse(self.accepts(by_password(b"ann")))
+        self.assertFalse(self.accepts(by_password(b"ann")))
+        self.write(b"ann:{PLAIN}password")
+        self.assertTrue(self.accepts(by_password(b"ann")))
 
     def test_run(self):
         """Each login calls ``run`` once, for hashing."""
@@ -471,6 +513,16 @@ class ScramTests(CheckerCase):
             wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
             self.assertEqual(self.challenge(wide), self.challenge(name))
 
+    def test_salt_octets(self):
+        """For an unknown name, the salt is as long as that of a user."""
+        for octets in (8, 16, 36, 0):
+            salt = b64encode(b"s" * octets)
+            self.write(b"ann:{SCRAM-SHA-256}5,%b,%b,%b" % (salt, *[b64encode(b"k" * 32)] * 2))
+            self.assertEqual(self.challenge(b"ann")[0], salt)
+            salts = {self.challenge(b"x%d" % n)[0] for n in range(9)}
+            self.assertEqual({len(b64decode(salt)) for salt in salts}, {octets})
+            self.assertEqual(len(salts), 9 if octets else 1)
+
     def test_own_keys(self):
         """Each user has the iteration count of its own secret."""
         fields = [new_scram_sha256(b"a", n + 1) for n in range(9)]
@@ -528,6 +580,19 @@ class ScramTests(CheckerCase):
 
             refusal = self.refusal_of(begin_scram(respond), ExchangeAborted)
             self.assertIn("cancelled" if abort is cancelled else "malformed", refusal)
+
+    def test_other_connection(self):
+        """A channel binding of another connection is a failed login, which the log explains."""
+        self.write(b"ann:{PLAIN}a")
+        kind = {"header": b"p=tls-exporter,,", "bound": b"of the attacker"}
+        for password, reason in (
+            (b"a", "the channel binding does not match this connection"),
+            (b"b", "unknown user or wrong password"),
+        ):
+            client = ScramClient("sha256", password, name=b"ann", **kind)
+            failure = self.failureResultOf(ask(self.checker, begin_scram(client, plus=True)))
+            self.assertIs(failure.type, UnauthorizedLogin)
+            self.assertEqual(str(failure.value), reason)
 
     def test_changed_meanwhile(self):
         """If the user is removed or the secret changes during the exchange, the login fails."""
@@ -602,12 +667,26 @@ class ScramTests(CheckerCase):
         self.assertIsNone(self.received)
 
     def test_malformed(self):
-        """A malformed secret is refused and not logged."""
+        """A malformed secret is refused and not logged; the challenge looks like any other."""
         for field in (b"{SCRAM-SHA-256}s3cret", b"{PLAIN.b64}s3cret!"):
             self.write(b"ann:" + field)
             for name in (b"ann", b"unknown"):
-                self.assertIsNone(self.login(name))
+                salt, iterations = self.challenge(name)
+                self.assertEqual((len(b64decode(salt)), iterations), (16, b"7"))
+            for name, reason in ((b"ann", "malformed password field"), (b"x", "unknown user")):
+                refusal = self.refusal_of(begin_scram(ScramClient(name=name)))
+                self.assertIn(reason, refusal)
+                self.assertNotIn("s3cret", refusal)
         self.assertNotIn("s3cret", self.logged())
+
+    def test_malformed_among_others(self):
+        """The challenge of a user with a malformed secret is that of an unknown name."""
+        good = new_scram_sha256(b"a", 5)
+        self.patch(self.checker._decoys, "choose", lambda name, fields: good)
+        for field in (b"{SCRAM-SHA-256}x", b"{PLAIN.hex}x"):
+            self.write(b"ann:%b\nbob:%b" % (field, good))
+            for name in (b"ann", b"bob", b"unknown"):
+                self.assertEqual(self.challenge(name)[1], b"5")
 
     def test_run(self):
         """Keys are derived by ``run``; the client's response is awaited outside it."""
@@ -618,7 +697,7 @@ class ScramTests(CheckerCase):
         checker = PasswdFileChecker(self.path, lambda *_: pending)
         outcome = ask(checker, begin_scram(ScramClient(name=b"ann")))
         self.assertNoResult(outcome)
-        pending.callback((None, derive_scram_keys("sha256", b"password", b"salt", 1)))
+        pending.callback((None, derive_scram_keys("sha256", b"password", b"salt", 1), ""))
         self.failureResultOf(outcome, UnauthorizedLogin)
 
 

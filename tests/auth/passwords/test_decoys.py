@@ -57,6 +57,9 @@ class ScramKeysTests(SynchronousTestCase):
         keys = Decoys(b"key").scram_keys("sha256", b"Ann", 1)
         starts = [each[:4].hex() for each in keys[1:]]
         self.assertEqual(starts, ["8d2dd843", "3c3e6161", "a3eb6438"])
+        long = Decoys(b"key").scram_keys("sha256", b"Ann", 1, 68).salt
+        stable = ["8d2dd843", "3d964a7a", "7228584f"]
+        self.assertEqual([long[start:][:4].hex() for start in (0, 32, 64)], stable)
 
     def test_like_new_secrets(self):
         """The salt is as long as that of a new secret."""
@@ -64,6 +67,24 @@ class ScramKeysTests(SynchronousTestCase):
         self.assertEqual(
             len(Decoys(b"key").scram_keys("sha256", b"x", 1).salt), len(parse_scram_keys(text).salt)
         )
+
+    def test_salt_octets(self):
+        """The salt is as long as asked, and starts the same whatever its length is."""
+        for hash_name in ("sha1", "sha256"):
+            for first, second in ((b"ann", b"bob"), (b"ann", b"ann2")):
+                salts = [
+                    Decoys(b"key").scram_keys(hash_name, name, 1, 100).salt
+                    for name in (first, second)
+                ]
+                for start in range(0, 100, 4):
+                    self.assertNotEqual(salts[0][start:], salts[1][start:])
+            parts = {salts[0][start : start + 4] for start in range(0, 100, 4)}
+            self.assertEqual(len(parts), 25)
+            for octets in (0, 1, 16, 20, 21, 32, 33, 64, 65, 100):
+                keys = Decoys(b"key").scram_keys(hash_name, b"ann", 1, octets)
+                self.assertEqual(keys.salt, salts[0][:octets])
+                like = Decoys(b"key").scram_keys(hash_name, b"ann", 1)
+                self.assertEqual(keys[2:], like[2:])
 
     def test_different(self):
         """Each name, secret and hash results in another salt and other keys."""

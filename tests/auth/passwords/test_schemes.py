@@ -23,6 +23,7 @@ from popserv.auth.passwords.schemes import (
     UnknownScheme,
     is_apop,
     join_field,
+    new_scram_sha1,
     new_scram_sha256,
     split_field,
     verify,
@@ -303,7 +304,7 @@ class VerifyTests(SynchronousTestCase):
 
 
 class NewSecretTests(SynchronousTestCase):
-    """join_field and new_scram_sha256."""
+    """join_field, new_scram_sha256 and new_scram_sha1."""
 
     def test_scram(self):
         """A new SCRAM-SHA-256 secret matches its password and has a new salt."""
@@ -313,6 +314,13 @@ class NewSecretTests(SynchronousTestCase):
         self.assertFalse(verify(field, b"Pencil"))
         self.assertTrue(field.startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ITERATIONS))
         self.assertNotIn(b":", field)
+
+    def test_scram_sha1(self):
+        """A new SCRAM-SHA-1 secret matches its password."""
+        field = new_scram_sha1(b"pencil", 4096)
+        self.assertTrue(verify(field, b"pencil"))
+        self.assertFalse(verify(field, b"Pencil"))
+        self.assertTrue(field.startswith(b"{SCRAM-SHA-1}4096,"))
 
     def test_scram_rfc_7677(self):
         """With the salt and the iteration count of RFC 7677 section 3, the secret is the RFC's."""

@@ -87,6 +87,44 @@ class CheckerTests(DatabaseCase):
         ):
             self.assertEqual(await self.avatar(checker, credentials), name)
 
+    async def test_aliases(self):
+        """A query may find a user by other names, and not by the user's own."""
+        self.add("info@example.org", "{PLAIN}password", "ann")
+        self.add("old@example.org", "{APOP}tanstaaf", "bob")
+        checker = self.checker("SELECT extra AS name, password FROM users WHERE name = :user")
+        name = b"info@example.org"
+        self.assertIs(await checker.knows(b"ann"), False)
+        for make in (
+            lambda: UsernamePassword(name, b"password"),
+            lambda: begin_scram(ScramClient("sha256", b"password", name=name), "sha256"),
+            lambda: begin_scram(ScramClient("sha1", b"password", name=name), "sha1"),
+        ):
+            credentials = make()
+            self.assertEqual(await self.avatar(checker, credentials), b"ann")
+            self.assertEqual(credentials.username, b"ann")
+        found = await self.avatar(checker, by_apop(b"old@example.org", b"tanstaaf"))
+        self.assertEqual(found, b"bob")
+
+    async def test_challenges(self):
+        """A client of SCRAM gets a salt for any name, also after a user with a malformed secret."""
+        good = new_scram_sha256(b"password", 4096)
+        self.add("ann", good)
+        self.add("bad", "{SCRAM-SHA-256}x")
+        for looked_up in ((), (b"bad",), (b"bad", b"ann")):
+            checker = self.checker(schemes=["SCRAM-SHA-256"])
+            for name in looked_up:
+                await checker.knows(name)
+            for name in (b"eve", b"bad", b"ann"):
+                client = ScramClient("sha256", b"wrong", name=name)
+                challenges = []
+
+                def respond(challenge, client=client, challenges=challenges):
+                    challenges.append(challenge)
+                    return client(challenge)
+
+                self.assertIsNone(await self.avatar(checker, begin_scram(respond, "sha256")))
+                self.assertEqual(len(challenges), 2)
+
     async def test_decoy(self):
         """An unknown name is verified against a secret like those of users."""
         self.add("ann", new_scram_sha256(b"password", 4096))

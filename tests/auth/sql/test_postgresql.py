@@ -8,9 +8,13 @@ from urllib.parse import urlencode
 
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.sql.config import SQLConfig
+from popserv.auth.sql.source import SQLUsers
+from popserv.errors import TryLater
 from tests.live.faulty_proxy import SILENT, FaultyProxy
 from tests.live.harness import TIMEOUT, require_programs
 from tests.live.postgresql import program, shared_server, tls_server
@@ -100,3 +104,36 @@ class SilenceTests(SynchronousTestCase):
             now = time.monotonic()
             self.patch(time, "monotonic", lambda: now + 2 * TIMEOUT)
             self.assertEqual(connection.execute(text("SELECT 3")).scalar(), 3)
+
+
+class ValueTests(SynchronousTestCase):
+    """Errors in the data, of which some are names that nobody can have."""
+
+    def test_values(self):
+        """A name that the type of the column does not have is unknown; the rest is a failure."""
+        if not program("initdb"):
+            require_programs(self, "initdb")
+        file = Path(self.mktemp()).absolute()
+        host = urlencode({"host": str(shared_server().directory)})
+        rows = "(VALUES (7, '{PLAIN}x', 1), (8, '{PLAIN}x', 0)) AS users (id, password, one)"
+        query = (
+            "SELECT id::text AS name, password, 'x' || 1 / one AS reason "
+            f"FROM {rows} WHERE id = CAST(:user AS integer)"
+        )
+        file.write_text(
+            f"url = 'postgresql+psycopg://mail@/postgres?{host}'\n"
+            f'query = """{query}"""\nschemes = ["PLAIN"]\n'
+        )
+        file.chmod(0o600)
+        config = SQLConfig(str(file))
+        self.addCleanup(config.engine.dispose)
+        users = SQLUsers(config, Clock(), lambda call, *args, still_needed: execute(call, *args))
+
+        def find(name):
+            return Deferred.fromCoroutine(users.find(name))
+
+        self.assertEqual(self.successResultOf(find(b"7")).name, b"7")
+        for name in (b"9", b"ann", b"7 or 1"):
+            self.assertIsNone(self.successResultOf(find(name)))
+        for name in (b"8", b"99999999999"):
+            self.failureResultOf(find(name), TryLater)

@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.sql.config import SQLConfig
 from popserv.auth.sql.source import DatabaseSecrets, SQLUsers
 from popserv.core.session import client_is_connected
@@ -17,6 +19,18 @@ from popserv.errors import TryLater
 from tests.auth.sql.harness import QUERY, DatabaseCase
 
 SEVERAL = "SELECT * FROM (SELECT :user AS name, NULL AS password UNION SELECT 'b', '')"
+
+
+IMPOSSIBLE = ("22021", "22P02", "22P05")
+"""The SQLSTATEs for a text that a column cannot have."""
+
+
+class DriverError(Exception):
+    """An error of a driver, with these attributes."""
+
+    def __init__(self, *args, **attributes):
+        super().__init__(*args)
+        self.__dict__.update(attributes)
 
 
 class UsersCase(DatabaseCase):
@@ -70,6 +84,13 @@ class FindTests(UsersCase):
         self.assertEqual(self.find(users, name).password_field, b"{PLAIN}z")
         for name in (b"bob", b"", b"\xff", b"a\0b", b"' OR ''='", b"%", b":user", b"a" * 10_000):
             self.assertIsNone(self.find(users, name))
+
+    def test_decoy(self):
+        """The secret of a user who was found is one for decoys."""
+        self.add("ann", "{PLAIN}secret")
+        users = self.users()
+        self.find(users, b"ann")
+        self.assertEqual(users.secrets().passwords, (b"{PLAIN}secret",))
 
     def test_parameters(self):
         """The query can use the name and its parts."""
@@ -187,7 +208,8 @@ class FailureTests(UsersCase):
         """A name that the database cannot have is unknown, and no failure of the database."""
         users = self.users()
         for error in (
-            DataError("", {}, Exception("no such character")),
+            *(DataError("", {}, DriverError(sqlstate=each)) for each in IMPOSSIBLE),
+            *(DataError("", {}, DriverError(pgcode=each)) for each in IMPOSSIBLE),
             OperationalError("", {}, Exception(1267, "Illegal mix of collations")),
             OperationalError("", {}, Exception(1366, "Incorrect string value")),
             OperationalError("", {}, Exception(3988, "Conversion from collation")),
@@ -197,6 +219,20 @@ class FailureTests(UsersCase):
                 engine.connect.side_effect = error
                 self.assertIsNone(self.find(users, b"ann"))
         self.assertEqual(self.lines(), [])
+
+    def test_errors_of_the_query(self):
+        """Another error in the data is a failure, and no wrong password."""
+        users = self.users()
+        for original in (
+            DriverError("division by zero", sqlstate="22012"),
+            DriverError("integer out of range", pgcode="22003"),
+            DriverError("Data truncated"),
+        ):
+            with mock.patch.object(users._config, "engine") as engine:
+                engine.connect.side_effect = DataError("", {}, original)
+                self.fail_to_find(users)
+        ((_, line),) = self.lines()
+        self.assertTrue(line.endswith(": division by zero"), line)
 
     def test_names_are_not_logged(self):
         """The line has the database's reason, and neither the names nor the query."""
@@ -250,12 +286,47 @@ class SecretsTests(DatabaseCase):
         self.assertFalse(DatabaseSecrets(frozenset({b"PLAIN"})).has_apop)
 
     def test_decoys(self):
-        """Decoys are like the first secret of each scheme; SCRAM has one from the start."""
-        secrets = DatabaseSecrets(frozenset({b"SCRAM-SHA-256", b"SSHA"}))
+        """Decoys are like the first secret of each scheme that is well-formed."""
+        secrets = DatabaseSecrets(frozenset({b"SCRAM-SHA-256", b"SHA", b"SHA512-CRYPT"}))
         (initial,) = secrets.passwords
         self.assertTrue(initial.startswith(b"{SCRAM-SHA-256}"))
         first, second = (new_scram_sha256(b"x", 4096) for _ in range(2))
-        for field in (b"", b"{SSHA}", b"{PLAIN}x", first, second, b"{SSHA}a", b"{SSHA}b"):
+        digest, other = (b"{SHA.hex}" + letter * 40 for letter in (b"a", b"b"))
+        for field in (
+            *(b"", b"{SHA}", b"{PLAIN}x", b"{SCRAM-SHA-256}x", b"{SHA}x", b"{SHA512-CRYPT}x"),
+            *(first, b"{SCRAM-SHA-256}x", second, digest, other),
+        ):
             secrets.note(field)
-        self.assertEqual(secrets.passwords, (first, b"{SSHA}a"))
-        self.assertEqual(DatabaseSecrets(frozenset({b"SSHA"})).passwords, ())
+        self.assertEqual(secrets.passwords, (first, digest))
+
+        secrets = DatabaseSecrets(frozenset({b"SCRAM-SHA-1"}))
+        (initial,) = secrets.passwords
+        found = initial.replace(b"4096", b"5000")
+        secrets.note(found)
+        self.assertEqual(secrets.passwords, (found,))
+
+    def test_unavailable(self):
+        """A secret that cannot be verified here is no decoy."""
+        secrets = DatabaseSecrets(frozenset({b"ARGON2ID"}))
+        with mock.patch("popserv.auth.passwords.schemes.argon2", None):
+            secrets.note(b"{ARGON2ID}$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA")
+        self.assertEqual(secrets.passwords, ())
+
+    def test_initial(self):
+        """If SCRAM is offered, there are decoys from the start, with which it sends a salt."""
+        for schemes, mechanisms in (
+            ([b"SCRAM-SHA-256"], "sha256"),
+            ([b"SCRAM-SHA-1"], "sha1"),
+            ([b"PLAIN"], "sha256 sha1"),
+            ([b"CLEAR", b"CLEARTEXT", b"PLAIN", b"APOP"], "sha256 sha1"),
+            ([b"PLAIN", b"SCRAM-SHA-1"], "sha1"),
+            ([b"PLAIN", b"SCRAM-SHA-256"], "sha256"),
+        ):
+            secrets = DatabaseSecrets(frozenset(schemes))
+            for hash_name in mechanisms.split():
+                user, keys, _ = select_scram_keys(hash_name, b"eve", None, secrets, Decoys(b"key"))
+                self.assertIsNone(user)
+                own = b"SCRAM-SHA-1" in schemes
+                self.assertEqual((keys.iterations, len(keys.salt)), (4096 if own else 32768, 16))
+        for schemes in ([b"SSHA"], [b"SSHA", b"PLAIN"], [b"APOP"], [b"CRAM-MD5"]):
+            self.assertEqual(DatabaseSecrets(frozenset(schemes)).passwords, ())
