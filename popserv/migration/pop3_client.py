@@ -7,6 +7,7 @@ returns each octet as the server has sent it.
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ _MAX_STATUS_LINE = 4096
 
 TIMEOUT = 600.0
 """Seconds to wait for a server, which may have to read a large maildrop."""
+
+
+_PAUSE = 1.0
+"""Seconds without more octets after which what may be the end of a response is taken for it."""
 
 
 class POP3ClientError(OSError):
@@ -55,6 +60,8 @@ class POP3Client:
     ) -> None:
         self.address = address
         self._security = security
+        self._timeout = timeout
+        self._has_bare_ends = False
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except OSError as error:
@@ -162,15 +169,15 @@ class POP3Client:
         size = 0
         is_complete = False
         try:
-            at_line_start = True
+            before = b"\r\n"
             while True:
                 piece = self._read_line(_CHUNK, keyword)
-                ends_line = piece.endswith(b"\n")
-                if at_line_start and piece.startswith(b"."):
-                    if piece in (b".\r\n", b".\n"):
+                if before.endswith(b"\n") and piece.startswith(b"."):
+                    if piece not in (b".\r\n", b".\n"):
+                        piece = piece[1:]
+                    elif self._is_end(piece, before):
                         break
-                    piece = piece[1:]
-                at_line_start = ends_line
+                before = (before + piece)[-2:]
                 chunks.append(piece)
                 size += len(piece)
                 if size >= _CHUNK:
@@ -183,8 +190,38 @@ class POP3Client:
             if not is_complete:
                 self.close()
 
+    def _is_end(self, dot: bytes, before: bytes) -> bool:
+        """Return whether a line with a dot is the end of a response, and no line of a message.
+
+        A server whose lines end with CRLF may send a bare LF in a message as it is, and sends
+        everything that follows it as a part of the same line, also a dot.  Others take it for a
+        line end, and complete no message that ends with it.
+        """
+        if self._has_bare_ends or before == b"\r\n" == dot[1:]:
+            return True
+        return dot == b".\r\n" and not self._sends_more()
+
+    def _sends_more(self) -> bool:
+        """Return whether the server sends anything for a short time."""
+        self._socket.settimeout(0)
+        try:
+            if self._has_more():
+                return True
+            select.select([self._socket], [], [], _PAUSE)
+            return self._has_more()
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def _has_more(self) -> bool:
+        try:
+            return bool(self._file.peek(1))
+        except ssl.SSLWantReadError:
+            return False
+
     def _status(self, what: str) -> bytes:
-        line = self._read_line(_MAX_STATUS_LINE, what).rstrip(b"\r\n")
+        whole = self._read_line(_MAX_STATUS_LINE, what)
+        line = whole.rstrip(b"\r\n")
+        self._has_bare_ends = not whole.endswith(b"\r\n")
         status, _, text = line.partition(b" ")
         if status.upper() == b"+OK":
             return text

@@ -1,12 +1,15 @@
 """Tests of popserv.migration.pop3_client."""
 
 import re
+import select
 import socket
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.migration import pop3_client
 from popserv.migration.pop3_client import CommandRefused, POP3Client, POP3ClientError
 from popserv.migration.pop3_urls import Security, ServerAddress
 from tests.migration.harness import CA, FakeServer, stuffed
@@ -93,6 +96,36 @@ class CommandTests(ClientCase):
         reply = b"+OK\na\n..b\r\n.\n"
         _, client = self.login(replies={b"RETR": reply})
         self.assertEqual(b"".join(client.retrieve(1)), b"a\n.b\r\n")
+
+    def test_dot_after_bare_line_end(self):
+        """If lines end with CRLF, a dot after a bare LF does not end a message."""
+        octets = b"Subject: x\r\n\r\na\n.\n+OK\r\nforged\r\n\n.\nb\n.\r\n+OK\r\nforged\r\n"
+        server, client = self.login([(b"uid", b"")])
+        server.replies[b"RETR"] = b"+OK\r\n%b.\r\n" % octets
+        for _ in range(2):
+            self.assertEqual(b"".join(client.retrieve(1)), octets)
+        self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_last_bare_line_end(self):
+        """A message may end with a bare LF: the dot ends it if nothing follows for some time."""
+        self.patch(pop3_client, "_PAUSE", 0.05)
+        replies = {b"RETR": b"+OK\r\na\n.\r\n"}
+        for starts_tls in (False, True):
+            _, client = self.login(replies=replies, starts_tls=starts_tls)
+            self.assertEqual(list(client.retrieve(1)), [b"a\n"])
+            self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_late_rest(self):
+        """What follows in that time belongs to the message."""
+        server, client = self.login(replies={b"RETR": b"+OK\r\na\n.\r\n"})
+        wait = select.select
+
+        def send(*arguments):
+            server._connections[-1].sendall(b"b\r\n.\r\n")
+            return wait(*arguments)
+
+        with mock.patch.object(select, "select", send):
+            self.assertEqual(list(client.retrieve(1)), [b"a\n.\r\nb\r\n"])
 
     def test_unfinished(self):
         """A response of which not all was read cannot be taken for that to the next command."""
