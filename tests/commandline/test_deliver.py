@@ -100,9 +100,8 @@ class DeliverTests(CommandCase):
                 text = text.replace(name, value)
             stdin = io.TextIOWrapper(io.BytesIO(MESSAGE))
             self.assertEqual(self.run_command(text.split()[1:], stdin), (os.EX_OK, "", ""))
-            self.assertEqual(
-                self.messages()[-1].partition(b"\n")[0].decode(), f"Return-Path: <{sender}>"
-            )
+            (field, *_) = self.messages()[-1].decode().splitlines()
+            self.assertEqual(field, f"Return-Path: <{sender}>")
 
     def test_user(self):
         """There is a user if there is a maildrop, which --create makes."""
