@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import BufferedReader
 from types import TracebackType
 
 from popserv.core.printable import printable
@@ -66,7 +67,7 @@ class POP3Client:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except OSError as error:
             raise self._error(_reason(error)) from error
-        self._file = self._socket.makefile("rb", _CHUNK)
+        self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
         try:
             if address.implicit_tls:
                 self._start_tls()
@@ -269,7 +270,7 @@ class POP3Client:
             raise self._error(
                 f"TLS: {_reason(error)}{remedy if self.address.implicit_tls else ''}"
             ) from error
-        self._file = self._socket.makefile("rb", _CHUNK)
+        self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
 
     def _error(self, message: str) -> POP3ClientError:
         return POP3ClientError(f"{self.address}: {message}")

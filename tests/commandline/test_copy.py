@@ -113,6 +113,9 @@ class CopyTests(CommandCase):
             ["users: 2 examined, 0 failed", "messages: 3 to copy, 0 there already, 0 left out"],
         )
         self.assertEqual(os.listdir(os.path.join(self.directory, "maildir")), [])
+        self.copy("--user", "bob")
+        told = "bob: 0 messages would be copied, 1 is there already"
+        self.assertEqual(self.copy("--dry-run", "--user", "bob")[1][0], told)
 
     def test_dry_run_writes_nothing(self):
         """With --dry-run nothing is written in DST either if it has mail, and pins of no mail."""
