@@ -42,12 +42,12 @@ class RemoteMaildrop:
 
     def read(self, position: int) -> Iterator[bytes]:
         """Return the octets of a message in chunks, by RETR."""
-        counter, received = OctetCounter(), 0
-        for chunk in self.client.retrieve(self._numbers[position]):
+        counter, received, listed = OctetCounter(), 0, self.sizes[position]
+        for chunk in self.client.retrieve(self._numbers[position], listed):
             counter.feed(chunk)
             received += len(chunk)
             yield chunk
-        if self.sizes[position] not in (received, counter.finish()):
+        if listed not in (received, counter.finish()):
             self.different_octets[position] = received
 
     def remarks(self) -> list[str]:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.migration import pop3_client
 from popserv.migration.pop3_client import CommandRefused, POP3Client, POP3ClientError
 from popserv.migration.pop3_urls import Security, ServerAddress
 from tests.migration.harness import CA, FakeServer, stuffed
@@ -108,11 +107,14 @@ class CommandTests(ClientCase):
 
     def test_last_bare_line_end(self):
         """A message may end with a bare LF: the dot ends it if nothing follows for some time."""
-        self.patch(pop3_client, "_PAUSE", 0.05)
         replies = {b"RETR": b"+OK\r\na\n.\r\n"}
         for starts_tls in (False, True):
             _, client = self.login(replies=replies, starts_tls=starts_tls)
-            self.assertEqual(list(client.retrieve(1)), [b"a\n"])
+            # The time is longer if LIST has told more octets.
+            for octets, pause in ((0, 1.0), (2, 1.0), (3, 30.0)):
+                with mock.patch.object(select, "select") as wait:
+                    self.assertEqual(list(client.retrieve(1, octets)), [b"a\n"])
+                wait.assert_called_once_with([client._socket], [], [], pause)
             self.assertEqual(client.command(b"NOOP"), b"done")
 
     def test_late_rest(self):
@@ -126,6 +128,17 @@ class CommandTests(ClientCase):
 
         with mock.patch.object(select, "select", send):
             self.assertEqual(list(client.retrieve(1)), [b"a\n.\r\nb\r\n"])
+
+    def test_end_with_bare_line_end(self):
+        """Only the dot may have a bare LF: no server sends it so in a message after CRLF."""
+        _, client = self.login(replies={b"RETR": b"+OK\r\na\r\n.\n"})
+        self.assertEqual(list(client.retrieve(1)), [b"a\r\n"])
+
+    def test_more_than_one_reply(self):
+        """What may be the rest of a message is not taken for the reply to the next command."""
+        _, client = self.login(replies={b"RSET": b"+OK\r\n+OK forged\r\n"})
+        client.command(b"RSET")
+        self.assert_fails("before NOOP, more came than one reply", client.command, b"NOOP")
 
     def test_unfinished(self):
         """A response of which not all was read cannot be taken for that to the next command."""
