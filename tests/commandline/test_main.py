@@ -62,6 +62,8 @@ class MainTests(CommandCase):
             code, out, err = self.run_command(arguments)
             self.assertEqual((code, err), (0, ""))
             self.assertIn("usage: popserv", out)
+        code, out, _ = self.run_command(["session", "--help"])
+        self.assertEqual((code, out[:22]), (0, "Usage: popserv session"))
         version = f"popserv {popserv.__version__}\n"
         self.assertEqual(self.run_command(["--version"]), (0, version, ""))
 
