@@ -15,7 +15,7 @@ from twisted.python import usage
 from twisted.python._shellcomp import ZshArgumentsGenerator
 from twisted.scripts.twistd import ServerOptions
 
-from popserv.commandline import main, session
+from popserv.commandline import parsing, session
 from popserv.commandline.doctor_options import DoctorOptions
 from popserv.options.completions import STORES, CompletePrefixed
 from popserv.options.server import Options
@@ -62,7 +62,7 @@ class Command(NamedTuple):
 
 def popserv() -> Command:
     """Return the ``popserv`` command."""
-    found = _of_argparse("popserv", "", main._parser())
+    found = _of_argparse("popserv", "", parsing.parser())
     parsed = {"session": session.Options(), "doctor": DoctorOptions()}
     commands = [
         each._replace(options=_of_usage(each.name, "", parsed[each.name]).options)

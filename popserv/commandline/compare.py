@@ -84,6 +84,10 @@ class _Result:
         self.old = old.messages
         self.new = new.messages
         self.comparison = compare(old, new)
+        self.remarks = [
+            *(f"old server: {remark}" for remark in old.remarks),
+            *(f"new server: {remark}" for remark in new.remarks),
+        ]
 
 
 class _Comparer:
@@ -168,7 +172,7 @@ def _print_result(user: bytes, result: _Result) -> None:
     ]
     if found.moved:
         print_lines(user, [f"the order differs: {_messages(found.moved)} in another place"])
-    print_lines(user, lines)
+    print_lines(user, [*result.remarks, *lines])
 
 
 def _again(found: Comparison) -> str:

@@ -18,12 +18,13 @@ from popserv.commandline.reacting import run_in_reactor
 from popserv.commandline.server_options import add_server_options
 from popserv.commandline.user_lines import Progress, print_lines, print_warning, reason_of
 from popserv.core.printable import printable
-from popserv.interfaces import IDeliveryStore
+from popserv.core.user_settings import UnsupportedSettings, UserSettings
+from popserv.interfaces import IConfigurableStore, IDeliveryStore
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
 from popserv.maildrops.stopping import stop_with_reactor
-from popserv.migration.copying import Copied, Source, copy_messages
+from popserv.migration.copying import Copied, Source, compare_messages, copy_messages
 from popserv.runtime.threads import BoundedThreadPool
 
 _threads = BoundedThreadPool("popserv-copy", threads=1, wait_at_shutdown=False)
@@ -155,17 +156,17 @@ class _Command:
                 raise _Failed(f"{side}: {reason_of(error)}") from error
 
     async def _compare(self, user: bytes, source: Source) -> Copied:
-        """Return what would be copied."""
-        mailbox = await self._destination.open_maildrop(user)
+        """Return what would be copied; nothing is written, if the store can open mailboxes so."""
+        mailbox = await _open_to_read(self._destination, user)
         present = set(mailbox.messages.uids)
         await mailbox.release()
-        there = sum(uid in present for uid in source.messages.uids)
-        return Copied(len(source.messages) - there, there)
+        return compare_messages(source, present)
 
     def _print(self, user: bytes, result: Copied) -> None:
         verb = "would be copied" if self._is_dry else "copied"
         there = f"{result.present} {'is' if result.present == 1 else 'are'} there already"
         print(f"{printable(user)}: {_messages(result.copied)} {verb}, {there}", flush=True)
+        print_lines(user, result.remarks)
         print_lines(user, result.left_out)
 
     def _print_sums(self, results: list[Copied], failed: int) -> None:
@@ -193,6 +194,14 @@ def _make_destination(description: str) -> Any:
         raise ValueError(f"{name}: messages cannot be delivered to this kind of store")
     stop_with_reactor(store)
     return store
+
+
+async def _open_to_read(store: Any, user: bytes) -> Any:
+    """Open a mailbox, read-only if the store has such mailboxes."""
+    if IConfigurableStore.providedBy(store):
+        with suppress(UnsupportedSettings):
+            return await store.open_configured(user, UserSettings(read_only=True))
+    return await store.open_maildrop(user)
 
 
 def _check_distinct(template: str, users: Iterable[bytes]) -> None:

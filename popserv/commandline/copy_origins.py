@@ -53,9 +53,9 @@ def make_origin(options: argparse.Namespace, run: RunInThread) -> Origin:
     if is_url(options.source):
         if options.uidl != "filename":
             raise ValueError("--uidl is for Maildirs; a POP3 server tells its unique-ids itself")
+        address = ServerAddress.from_url(options.source)
         if not options.users:
             raise ValueError(f"{options.source} requires --users FILE, lines NAME:PASSWORD")
-        address = ServerAddress.from_url(options.source)
         passwords = read_passwords(options.users)
         return ServerOrigin(address, security_of(options), passwords, run)
     if options.users or options.ca_file or options.insecure:

@@ -26,7 +26,7 @@ from popserv.maildrops.kinds import make_store
 from popserv.maildrops.settings import StoreSettings
 from popserv.maildrops.spooling import spool_file
 
-_EXIT_CODES = {NO_SUCH_USER: os.EX_NOUSER, REFUSED: os.EX_DATAERR}
+EXIT_CODES = {NO_SUCH_USER: os.EX_NOUSER, REFUSED: os.EX_DATAERR}
 """The exit codes of permanent failures; all others are temporary."""
 
 
@@ -85,7 +85,7 @@ def _report(user: str, error: BaseException) -> int:
     print(f"{reply.status} {reply.text}", file=sys.stderr)
     if _is_on_terminal():
         print(f"popserv: {cause}", file=sys.stderr)
-    return _EXIT_CODES.get(reply, os.EX_TEMPFAIL)
+    return EXIT_CODES.get(reply, os.EX_TEMPFAIL)
 
 
 def _is_on_terminal() -> bool:

@@ -13,6 +13,8 @@ from popserv.runtime.extras import how_to_install
 
 PREFIX = "sql:"
 
+_UNKNOWN = "whether the tables were changed is unknown"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command, and the function that runs it."""
@@ -55,15 +57,20 @@ def run(options: argparse.Namespace) -> int:
     except TryLater as error:
         reason = str(error.__cause__ or "it does not answer").strip()
         if isinstance(error, OutcomeUnknown):
-            reason += (
-                "; whether the tables were changed is unknown: when it can be used again, run: "
-                f"popserv schema check --store {options.store}"
-            )
+            reason += f"; {_UNKNOWN}: when it can be used again, run: {_check_of(options)}"
         print(f"popserv: {config.path}: the database cannot be used: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        told = "" if options.action == "check" else f"; {_UNKNOWN}, run: {_check_of(options)}"
+        print(f"popserv: interrupted{told}", file=sys.stderr)
         return 1
     for problem in problems:
         print(f"{config.path}: {problem}")
     return 1 if problems else 0
+
+
+def _check_of(options: argparse.Namespace) -> str:
+    return f"popserv schema check --store {options.store}"
 
 
 async def _run(action: str, config: Any, reactor: Any) -> list[str]:

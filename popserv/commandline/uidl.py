@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from popserv.commandline.logged_warnings import logged_warnings
@@ -88,7 +89,11 @@ def add_arguments(uidl: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
-    return _for_each_user(options, _import_user)
+    try:
+        return _for_each_user(options, _import_user)
+    except KeyboardInterrupt:
+        print("popserv: interrupted; the same command continues the import", file=sys.stderr)
+        return 1
 
 
 def _import_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:

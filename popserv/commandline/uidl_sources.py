@@ -56,12 +56,12 @@ def make_source(options: argparse.Namespace) -> tuple[Source, Sequence[bytes] | 
 
 
 def _server(options: argparse.Namespace) -> tuple[Source, Sequence[bytes]]:
-    if not options.users:
-        raise ValueError(f"--from {options.source} requires --users FILE, lines NAME:PASSWORD")
     try:
         address = ServerAddress.from_url(options.source)
     except ValueError as error:
         raise ValueError(f"--from: {error}") from error
+    if not options.users:
+        raise ValueError(f"--from {options.source} requires --users FILE, lines NAME:PASSWORD")
     security = security_of(options)
     passwords = read_passwords(options.users)
 

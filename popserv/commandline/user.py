@@ -11,7 +11,7 @@ from collections.abc import Callable
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
-from popserv.auth.passwords.user_changes import UserChanges, effective_fields
+from popserv.auth.passwords.user_changes import Change, UserChanges, effective_fields
 from popserv.auth.passwords.users_file import UsersFileError, default_path
 from popserv.commandline.schema import PREFIX
 from popserv.commandline.user_places import UserPlace, UsersFilePlace
@@ -208,29 +208,29 @@ def _write_secret(options: argparse.Namespace, *, new: bool) -> bytes:
     field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)
     changes = UserChanges(name, place.where)
     change = changes.add(field) if new else changes.set_secret(field)
-    place.change(name, change, creates=True)
+    _change(place, name, change, creates=True)
     return name
 
 
 def _remove_user(options: argparse.Namespace) -> None:
     place, changes = _user(options)
-    place.change(changes.name, changes.remove(), creates=True)
+    _change(place, changes.name, changes.remove(), creates=True)
 
 
 def _disable_user(options: argparse.Namespace) -> None:
     place, changes = _user(options)
-    place.change(changes.name, changes.disable())
+    _change(place, changes.name, changes.disable())
 
 
 def _enable_user(options: argparse.Namespace) -> None:
     place, changes = _user(options)
-    place.change(changes.name, changes.enable())
+    _change(place, changes.name, changes.enable())
 
 
 def _set_fields(options: argparse.Namespace) -> None:
     place, changes = _user(options)
     words = [os.fsencode(word) for word in options.fields]
-    place.change(changes.name, changes.set_fields(words))
+    _change(place, changes.name, changes.set_fields(words))
 
 
 def _user(options: argparse.Namespace) -> tuple[UserPlace, UserChanges]:
@@ -257,6 +257,14 @@ def _list_users(options: argparse.Namespace) -> None:
         columns = (name.decode("utf-8", "backslashreplace"), scheme)
         words = [printable(word, 1000) for word in effective_fields(records.get(name, b""))]
         print("\t".join([*columns, " ".join(words)]).rstrip("\t"))
+
+
+def _change(place: UserPlace, name: bytes, change: Change, *, creates: bool = False) -> None:
+    try:
+        place.change(name, change, creates=creates)
+    except KeyboardInterrupt:
+        told = "whether the user was changed is unknown, see: popserv user list"
+        raise UsersFileError(f"interrupted; {told}") from None
 
 
 def _read_password() -> bytes:

@@ -14,7 +14,8 @@ from popserv.database.pool import Database
 STEPS: Sequence[str] = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Files in this package: each makes a version of the one before it, the first of nothing.
 
-Each adds its number to the table schema_version, so that it fails when two hosts run it at once.
+Each adds its number to the table schema_version, so that it fails when two hosts run it at once,
+and can be executed in one transaction with those before it.
 """
 
 _log = Logger()
@@ -108,15 +109,15 @@ async def durability_problems(database: Database) -> list[str]:
 
 
 async def _apply(database: Database, version: int) -> None:
-    for number, name in enumerate(STEPS[version:], version + 1):
-        script = files("popserv.database").joinpath(name).read_text("utf-8")
-        try:
-            await database.execute_script(script)
-        except Error as error:
-            raise SchemaError(
-                f"{database.config.path}: cannot make version {number} of the schema, nothing was "
-                f"changed: {error}"
-            ) from error
+    """Make the latest version of the schema of an earlier one, in one transaction."""
+    scripts = [files("popserv.database").joinpath(name) for name in STEPS[version:]]
+    try:
+        await database.execute_script("".join(script.read_text("utf-8") for script in scripts))
+    except Error as error:
+        raise SchemaError(
+            f"{database.config.path}: cannot make version {len(STEPS)} of the schema, nothing was "
+            f"changed: {error}"
+        ) from error
 
 
 def _unusable(database: Database, version: int) -> SchemaError:

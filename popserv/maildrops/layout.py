@@ -56,8 +56,13 @@ def create_inheriting(name: bytes, parent: int) -> None:
     """
     if create_directory(name, parent):
         owner = os.fstat(parent)
-        with suppress(PermissionError):
-            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+        # By name it could be a file of others to which the parent's owner has made a hard link.
+        directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        try:
+            with suppress(PermissionError):
+                os.fchown(directory, owner.st_uid, owner.st_gid)
+        finally:
+            close(directory)
 
 
 def mode_of(path: bytes) -> int:

@@ -24,10 +24,14 @@ class Fingerprint(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What a server has shown in a session: its messages in order, and the lines of CAPA."""
+    """What a server has shown in a session: its messages in order, and the lines of CAPA.
+
+    ``remarks`` are lines about what was odd.
+    """
 
     messages: Sequence[Fingerprint]
     capabilities: Sequence[bytes]
+    remarks: Sequence[str] = ()
 
 
 class Comparison(NamedTuple):
@@ -86,7 +90,7 @@ def read(
             digest, lines = _read_message(maildrop.read(position))
         header = header_fingerprint(header_fields(lines))
         messages.append(Fingerprint(unique_id, digest, header))
-    return Listed(messages, maildrop.client.capabilities() or [])
+    return Listed(messages, maildrop.client.capabilities() or [], maildrop.remarks())
 
 
 def _read_message(chunks: Iterable[bytes]) -> tuple[bytes, list[bytes]]:

@@ -6,7 +6,7 @@ continued by another one, and nothing is recorded anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import isawaitable
@@ -26,6 +26,8 @@ COMMIT_MESSAGES = 500
 
 COMMIT_OCTETS = 1 << 25
 """The octets after which they do."""
+
+_NO_UNIQUE_ID = "the server gives it no unique-id, so that it would be copied again and again"
 
 OpenBody = Callable[[], Awaitable[Iterable[Chunk]]]
 
@@ -47,6 +49,9 @@ class Source(Protocol):
         :raises OSError: the source cannot be read any more.
         """
 
+    def remarks(self) -> Sequence[str]:
+        """Return lines about what was odd in messages that were fetched."""
+
 
 class StoreSource:
     """An open mailbox of a store; ``details`` are those of its messages."""
@@ -67,6 +72,10 @@ class StoreSource:
             return _Checked(await self._mailbox.open(message), message.octets)
 
         return self.known_details(message), open_body
+
+    def remarks(self) -> Sequence[str]:
+        """See Source."""
+        return ()
 
 
 async def read_details(mailbox: Any, run: RunInThread) -> Sequence[MessageDetails] | None:
@@ -114,11 +123,15 @@ class _Checked:
 
 @dataclass
 class Copied:
-    """What was done: the numbers of messages copied and there before, and lines about others."""
+    """What was done: the numbers of messages copied and there before, and lines about others.
+
+    ``remarks`` are lines about messages that were copied.
+    """
 
     copied: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
+    remarks: Sequence[str] = ()
 
 
 async def copy_messages(
@@ -151,6 +164,20 @@ async def copy_messages(
             await delivery.commit()
         raise
     await delivery.commit()
+    result.remarks = source.remarks()
+    return result
+
+
+def compare_messages(source: Source, present: Container[bytes]) -> Copied:
+    """Return what would be copied to a destination that has messages with some unique-ids."""
+    result = Copied()
+    for message in source.messages:
+        if not message.uid:
+            result.left_out.append(_not_copied(message, _NO_UNIQUE_ID))
+        elif message.uid in present:
+            result.present += 1
+        else:
+            result.copied += 1
     return result
 
 
@@ -160,9 +187,7 @@ async def _copy_message(
     """Copy a message unless it is there; return whether it was copied."""
     try:
         if not message.uid:
-            raise DeliveryRefused(
-                "the server gives it no unique-id, so that it would be copied again and again"
-            )
+            raise DeliveryRefused(_NO_UNIQUE_ID)
         if message.uid in delivery.unique_ids:
             await delivery.deliver(message.uid, source.known_details(message), _nothing)
             result.present += 1
@@ -174,13 +199,15 @@ async def _copy_message(
     except (DeliveryRefused, POPError) as error:
         # The text of a POPError is for clients, and has no details.
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        result.left_out.append(
-            f"message {message.position + 1}, unique-id {printable(message.uid)}, is not copied: "
-            f"{reason}"
-        )
+        result.left_out.append(_not_copied(message, reason))
         return False
     result.copied += 1
     return True
+
+
+def _not_copied(message: Message, reason: object) -> str:
+    number, uid = message.position + 1, printable(message.uid)
+    return f"message {number}, unique-id {uid}, is not copied: {reason}"
 
 
 async def _nothing() -> Iterable[Chunk]:

@@ -7,10 +7,12 @@ returns each octet as the server has sent it.
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import BufferedReader
 from types import TracebackType
 
 from popserv.core.printable import printable
@@ -22,6 +24,13 @@ _MAX_STATUS_LINE = 4096
 
 TIMEOUT = 600.0
 """Seconds to wait for a server, which may have to read a large maildrop."""
+
+
+_PAUSE, _LONG_PAUSE = 1.0, 30.0
+"""Seconds without more octets after which what may be the end of a message is taken for it.
+
+The second is for a message that has less octets than LIST tells.
+"""
 
 
 class POP3ClientError(OSError):
@@ -55,11 +64,13 @@ class POP3Client:
     ) -> None:
         self.address = address
         self._security = security
+        self._timeout = timeout
+        self._has_bare_ends = False
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except OSError as error:
             raise self._error(_reason(error)) from error
-        self._file = self._socket.makefile("rb", _CHUNK)
+        self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
         try:
             if address.implicit_tls:
                 self._start_tls()
@@ -115,14 +126,15 @@ class POP3Client:
         self.command(b"TOP", b"%d %d" % (number, lines))
         return b"".join(self._body("TOP"))
 
-    def retrieve(self, number: int) -> Iterator[bytes]:
+    def retrieve(self, number: int, octets: int = 0) -> Iterator[bytes]:
         """Return the octets of a message, in chunks of at most 64 KiB (RETR).
 
         The line ends are those that the server has sent.  Read all of it before the next command;
-        if the iterator is closed before its end, so is the connection.
+        if the iterator is closed before its end, so is the connection.  ``octets`` are those that
+        LIST has told.
         """
         self.command(b"RETR", b"%d" % number)
-        return self._body("RETR")
+        return self._body("RETR", octets)
 
     def quit(self) -> None:
         """End the session by RSET and QUIT, so that the server changes nothing.
@@ -139,6 +151,8 @@ class POP3Client:
         line = keyword if argument is None else b"%b %b" % (keyword, argument)
         if re.search(rb"[\r\n\0]", line):
             raise self._error(f"the argument of {keyword.decode()} has a line end or NUL in it")
+        if self._has_more():
+            raise self._error(f"before {keyword.decode()}, more came than one reply")
         try:
             self._socket.sendall(line + b"\r\n")
         except OSError as error:
@@ -156,21 +170,25 @@ class POP3Client:
         self.command(keyword)
         return b"".join(self._body(keyword.decode())).replace(b"\r\n", b"\n").split(b"\n")[:-1]
 
-    def _body(self, keyword: str) -> Iterator[bytes]:
-        """Yield the lines of a multi-line response in chunks, dots unstuffed."""
+    def _body(self, keyword: str, octets: int = 0) -> Iterator[bytes]:
+        """Yield the lines of a multi-line response in chunks, dots unstuffed.
+
+        One with less than ``octets`` may come slowly.
+        """
         chunks: list[bytes] = []
-        size = 0
+        size = total = 0
         is_complete = False
         try:
-            at_line_start = True
+            before = b"\r\n"
             while True:
                 piece = self._read_line(_CHUNK, keyword)
-                ends_line = piece.endswith(b"\n")
-                if at_line_start and piece.startswith(b"."):
-                    if piece in (b".\r\n", b".\n"):
+                if before.endswith(b"\n") and piece.startswith(b"."):
+                    if piece not in (b".\r\n", b".\n"):
+                        piece = piece[1:]
+                    elif self._is_end(piece, before, _PAUSE if total >= octets else _LONG_PAUSE):
                         break
-                    piece = piece[1:]
-                at_line_start = ends_line
+                before = (before + piece)[-2:]
+                total += len(piece)
                 chunks.append(piece)
                 size += len(piece)
                 if size >= _CHUNK:
@@ -183,8 +201,39 @@ class POP3Client:
             if not is_complete:
                 self.close()
 
+    def _is_end(self, dot: bytes, before: bytes, pause: float) -> bool:
+        """Return whether a line with a dot is the end of a response, and no line of a message.
+
+        A server whose lines end with CRLF may send a bare LF in a message as it is, and takes what
+        follows it for a part of the same line, also a dot.  Others take it for a line end, and so
+        complete no message that ends with it.
+        """
+        if self._has_bare_ends or before == b"\r\n":
+            return True
+        return dot == b".\r\n" and not self._sends_more(pause)
+
+    def _sends_more(self, pause: float) -> bool:
+        if self._has_more():
+            return True
+        select.select([self._socket], [], [], pause)
+        return self._has_more()
+
+    def _has_more(self) -> bool:
+        """Return whether something has come that was not read."""
+        try:
+            self._socket.settimeout(0)
+            try:
+                return bool(self._file.peek(1))
+            finally:
+                self._socket.settimeout(self._timeout)
+        except (OSError, ValueError):
+            # TLS has nothing yet; any other error is that of the next to read or write.
+            return False
+
     def _status(self, what: str) -> bytes:
-        line = self._read_line(_MAX_STATUS_LINE, what).rstrip(b"\r\n")
+        whole = self._read_line(_MAX_STATUS_LINE, what)
+        line = whole.rstrip(b"\r\n")
+        self._has_bare_ends = not whole.endswith(b"\r\n")
         status, _, text = line.partition(b" ")
         if status.upper() == b"+OK":
             return text
@@ -232,7 +281,7 @@ class POP3Client:
             raise self._error(
                 f"TLS: {_reason(error)}{remedy if self.address.implicit_tls else ''}"
             ) from error
-        self._file = self._socket.makefile("rb", _CHUNK)
+        self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
 
     def _error(self, message: str) -> POP3ClientError:
         return POP3ClientError(f"{self.address}: {message}")

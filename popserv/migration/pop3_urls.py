@@ -29,6 +29,11 @@ class ServerAddress:
 
         :raises ValueError: it is not such a URL; the message says how to correct it.
         """
+        before, at, rest = url.rpartition("@")
+        if at:
+            # A password may be before it.
+            scheme = before.partition(":")[0]
+            raise ValueError(f"{scheme}:...@{rest}: only a host and a port may follow {scheme}://")
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -36,7 +41,7 @@ class ServerAddress:
             raise ValueError(f"{url}: {error}") from error
         if parts.scheme not in _PORTS or not parts.hostname or port == 0:
             raise ValueError(f"{url} is not pop3://HOST:PORT or pop3s://HOST:PORT")
-        if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        if parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError(f"{url}: only a host and a port may follow {parts.scheme}://")
         return cls(parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "pop3s")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from popserv.messages.octets import OctetCounter
 from popserv.migration.pop3_client import CommandRefused, POP3Client, POP3ClientError
 from popserv.migration.pop3_urls import Security, ServerAddress
 
@@ -12,11 +13,13 @@ from popserv.migration.pop3_urls import Security, ServerAddress
 class RemoteMaildrop:
     """The messages of a user who is logged in, by position.
 
-    The numbers of the messages need not be consecutive.
+    The numbers of the messages need not be consecutive.  ``different_octets`` are those that came
+    for messages, by position, if LIST has told others.
     """
 
     def __init__(self, client: POP3Client) -> None:
         self.client = client
+        self.different_octets: dict[int, int] = {}
         self._has_top = True
         sizes = client.sizes()
         unique_ids = client.unique_ids()
@@ -39,7 +42,24 @@ class RemoteMaildrop:
 
     def read(self, position: int) -> Iterator[bytes]:
         """Return the octets of a message in chunks, by RETR."""
-        return self.client.retrieve(self._numbers[position])
+        counter, received, listed = OctetCounter(), 0, self.sizes[position]
+        for chunk in self.client.retrieve(self._numbers[position], listed):
+            counter.feed(chunk)
+            received += len(chunk)
+            yield chunk
+        if listed not in (received, counter.finish()):
+            self.different_octets[position] = received
+
+    def remarks(self) -> list[str]:
+        """Return lines about what was odd, although it can be usual with this server."""
+        if not self.different_octets:
+            return []
+        count, position = len(self.different_octets), min(self.different_octets)
+        return [
+            f"{count} message{'' if count == 1 else 's'} came with other octets than LIST of the "
+            f"server tells, the first of them message {position + 1} with "
+            f"{self.different_octets[position]} instead of {self.sizes[position]}"
+        ]
 
 
 def _lines(octets: bytes) -> list[bytes]:

@@ -60,6 +60,10 @@ class RemoteSource:
 
         return MessageDetails(time_of_delivery(file.read(_CHUNK))), open_body
 
+    def remarks(self) -> Sequence[str]:
+        """See Source."""
+        return self._maildrop.remarks()
+
     def _retrieve(self, position: int) -> BinaryIO:
         file = spool_file()
         try:

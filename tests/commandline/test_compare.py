@@ -7,7 +7,7 @@ import os
 from popserv.commandline.user_lines import MAX_LINES
 from tests.commandline.harness import CommandCase
 from tests.commandline.test_user import FakeTerminal
-from tests.migration.harness import FakeServer
+from tests.migration.harness import FakeServer, stuffed
 from tests.migration.test_comparison import A, B, C
 
 
@@ -81,6 +81,16 @@ class CompareTests(CommandCase):
         self.assertEqual(code, 1)
         self.assertEqual(lines[0], "ann: clients would fetch all of 2 messages again")
         self.assertEqual(lines[1], "ann: the order differs: 1 message in another place")
+
+    def test_other_octets(self):
+        """It is told that a server sends other octets than LIST says."""
+        servers = [
+            FakeServer(self, [A], replies={b"LIST": stuffed(b"1 %d\r\n" % octets)})
+            for octets in (len(A[1]), 3)
+        ]
+        code, lines, _ = self.compare(*servers)
+        self.assertEqual(code, 0)
+        self.assertTrue(lines[1].startswith("ann: new server: 1 message came with other octets"))
 
     def test_many_lines(self):
         """Lines about messages are limited for each user."""

@@ -11,7 +11,8 @@ from twisted.internet.defer import succeed
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from popserv.commandline.main import CONTROL_COMMANDS, main
+from popserv.commandline.main import main
+from popserv.commandline.parsing import CONTROL_COMMANDS
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
 from popserv.runtime.bus import Answers

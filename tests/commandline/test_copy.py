@@ -4,18 +4,22 @@ import os
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from popserv.commandline import copy
 from popserv.errors import MaildropBusy
+from popserv.interfaces import IDeliveryStore
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.unique_ids.pinned_file import Pins, encode
 from popserv.maildrops.mbox.store import MboxMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.maildrops.mh.store import MHMaildrops
 from popserv.messages.details import Flags
 from tests.commandline.harness import CommandCase
 from tests.maildrops.maildir.harness import read_message, result, run_inline
 from tests.maildrops.mbox.harness import mbox_of
-from tests.migration.harness import FakeServer
+from tests.migration.harness import FakeServer, stuffed
 
 NOTE_ABOUT_MBOX = "popserv: note: mbox files keep unique-ids in the field X-UIDL"
 
@@ -28,7 +32,7 @@ class CopyTests(CommandCase):
         super().setUp()
         self.patch(copy, "run_in_reactor", result)
         self.patch(copy._threads, "run", run_inline)
-        for store in (MaildirMaildrops, MboxMaildrops):
+        for store in (MaildirMaildrops, MboxMaildrops, MHMaildrops):
             defaults = {**store.__init__.__kwdefaults__, "run": run_inline}
             self.patch(store.__init__, "__kwdefaults__", defaults)
         for name in ("mbox", "maildir"):
@@ -109,6 +113,71 @@ class CopyTests(CommandCase):
             ["users: 2 examined, 0 failed", "messages: 3 to copy, 0 there already, 0 left out"],
         )
         self.assertEqual(os.listdir(os.path.join(self.directory, "maildir")), [])
+        self.copy("--user", "bob")
+        told = "bob: 0 messages would be copied, 1 is there already"
+        self.assertEqual(self.copy("--dry-run", "--user", "bob")[1][0], told)
+
+    def test_dry_run_writes_nothing(self):
+        """With --dry-run nothing is written in DST either if it has mail, and pins of no mail."""
+        for number in range(60):
+            name = os.path.join("maildir", "ann", "new", f"{number}.x")
+            path = os.path.join(self.directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(b"\n")
+        os.makedirs(os.path.join(self.directory, "maildir", "ann", "cur"))
+        pins = os.path.join(self.directory, "maildir", "ann", "popserv-uidl")
+        with open(pins, "wb") as file:
+            file.write(encode(Pins({b"1.x": b"a", b"97.y": b"b", b"98.y": b"c"}, 1)))
+        before = self.tree("maildir")
+        self.assertEqual(self.copy("--dry-run", "--user", "ann")[0], 0)
+        self.assertEqual(self.tree("maildir"), before)
+
+    def tree(self, name):
+        """Return the paths below a directory, with their contents and times."""
+        found = {}
+        for directory, _, names in os.walk(os.path.join(self.directory, name)):
+            found[directory] = os.stat(directory).st_mtime_ns
+            for each in names:
+                path = os.path.join(directory, each)
+                with open(path, "rb") as file:
+                    found[path] = file.read(), os.stat(path).st_mtime_ns
+        return found
+
+    def test_dry_run_stores(self):
+        """A store without read-only mailboxes, or settings, is opened as by a session."""
+        mh = f"mh:{self.directory}/mh"
+        os.makedirs(os.path.join(self.directory, "mh"))
+        lines = self.copy("--dry-run", destination=mh)[1]
+        self.assertEqual(lines[0], "ann: 2 messages would be copied, 0 are there already")
+        self.patch(copy, "make_store", lambda *_: PlainDestination())
+        self.assertEqual(self.copy("--dry-run")[1][-1][:20], "messages: 3 to copy,")
+
+    def copy_from(self, server, *arguments):
+        """Run the command with a POP3 server; return what copy does."""
+        passwords = os.path.join(self.directory, "passwords")
+        with open(passwords, "w") as file:
+            file.write("cid:secret\n")
+        os.chmod(passwords, 0o600)
+        return self.copy("--users", passwords, *arguments, source=server.url)
+
+    def test_no_unique_id(self):
+        """A message without a unique-id is left out, and --dry-run says so, too."""
+        message = (b"1", b"x: y\r\n\r\n")
+        server = FakeServer(self, [message] * 2, replies={b"UIDL": stuffed(b"1 a\r\n")})
+        for arguments, verb in ((["--dry-run"], "would be copied"), ([], "copied")):
+            code, lines, _ = self.copy_from(server, *arguments)
+            self.assertEqual((code, lines[0]), (1, f"cid: 1 message {verb}, 0 are there already"))
+            self.assertIn("cid: message 2, unique-id , is not copied: ", lines[1])
+            self.assertRegex(lines[-1], r"messages: 1 .*, 0 there already, 1 left out\Z")
+
+    def test_other_octets(self):
+        """A message with other octets than LIST says is copied, and that is told."""
+        listing = {b"LIST": stuffed(b"1 90\r\n")}
+        server = FakeServer(self, [(b"1", b"x: y\r\n\r\n")], replies=listing)
+        code, lines, _ = self.copy_from(server)
+        self.assertEqual((code, lines[0]), (0, "cid: 1 message copied, 0 are there already"))
+        self.assertIn("message 1 with 8 instead of 90", lines[1])
 
     def test_notes(self):
         """What a store does not keep is told before anything is copied."""
@@ -228,6 +297,17 @@ class CopyTests(CommandCase):
         code, lines, err = self.copy()
         self.assertEqual((code, lines), (1, []))
         self.assertEqual(err, "popserv: interrupted; the same command continues the copy\n")
+
+
+@implementer(IDeliveryStore)
+class PlainDestination:
+    """A store without settings."""
+
+    restrictions = ()
+
+    async def open_maildrop(self, user):
+        """Return an empty mailbox."""
+        return await MemoryMaildrops().open_maildrop(user)
 
 
 class PlainSource:

@@ -15,6 +15,7 @@ from popserv.runtime.file_credentials import obstacle
 from tests.commandline.harness import CommandCase
 from tests.live.harness import (
     BIN,
+    CHECKOUT,
     Fetchmail,
     ServerTestCase,
     read_maildir,
@@ -88,6 +89,19 @@ class DeliverTests(CommandCase):
             code, err = self.deliver("--sender", sender)
             self.assertEqual(code, os.EX_USAGE)
             self.assertIn("is not an address", err)
+
+    def test_pipe(self):
+        """In the pipe for Postfix, a sender is no option, whatever it begins with."""
+        pipe = (CHECKOUT / "contrib/postfix/pipe.cf").read_text()
+        for sender in ("--create", "-x@y", ""):
+            values = {"${sender}": sender, "${user}": "ann", "/srv/mail": self.directory}
+            text = pipe.partition("argv=")[2]
+            for name, value in values.items():
+                text = text.replace(name, value)
+            stdin = io.TextIOWrapper(io.BytesIO(MESSAGE))
+            self.assertEqual(self.run_command(text.split()[1:], stdin), (os.EX_OK, "", ""))
+            (field, *_) = self.messages()[-1].decode().splitlines()
+            self.assertEqual(field, f"Return-Path: <{sender}>")
 
     def test_user(self):
         """There is a user if there is a maildrop, which --create makes."""

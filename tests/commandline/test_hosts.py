@@ -6,7 +6,7 @@ from unittest.mock import patch
 from zope.interface import implementer
 
 from popserv.commandline import hosts
-from popserv.commandline.main import CONTROL_COMMANDS
+from popserv.commandline.parsing import CONTROL_COMMANDS
 from popserv.control.host_client import HostClient
 from popserv.errors import TryLater
 from popserv.interfaces import ISharedStore

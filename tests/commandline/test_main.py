@@ -1,15 +1,33 @@
 """Tests of popserv.commandline.main."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+import syslog
 from pathlib import Path
-from unittest import SkipTest
+from unittest import SkipTest, mock
 
 import popserv
 from popserv.auth.passwords.schemes import verify
+from popserv.commandline.main import main
 from tests.commandline.harness import CommandCase
+
+BROKEN = """
+import errno, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise eval(sys.argv[2])
+
+sys.meta_path.insert(0, Finder())
+from popserv.commandline.main import main
+
+sys.exit(main(sys.argv[3:]))
+"""
+"""A program that runs ``popserv`` where a module cannot be imported."""
 
 
 class MainTests(CommandCase):
@@ -44,8 +62,66 @@ class MainTests(CommandCase):
             code, out, err = self.run_command(arguments)
             self.assertEqual((code, err), (0, ""))
             self.assertIn("usage: popserv", out)
+        code, out, _ = self.run_command(["session", "--help"])
+        self.assertEqual((code, out[:22]), (0, "Usage: popserv session"))
         version = f"popserv {popserv.__version__}\n"
         self.assertEqual(self.run_command(["--version"]), (0, version, ""))
+
+
+class DeliverTests(CommandCase):
+    """``popserv deliver`` if it fails before it begins, or after it has ended."""
+
+    def broken(self, name, error, *arguments):
+        """Run the command where the import of a module raises an error; return what was done."""
+        return subprocess.run(
+            [sys.executable, "-c", BROKEN, name, error, *arguments],
+            input=b"text\n",
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+    def test_broken_imports(self):
+        """If something cannot be imported, the exit code says that the mail is to be kept."""
+        os.makedirs(os.path.join(self.directory, "ann", "new"))
+        for name, error in (
+            ("popserv.commandline.parsing", "OSError(errno.ENFILE, 'Too many open files')"),
+            ("argparse", "MemoryError()"),
+            ("popserv.commandline.deliver", "SyntaxError('half of it')"),
+            ("popserv.maildrops.maildir.kind", "ImportError('no such name')"),
+            ("twisted.internet.reactor", "KeyboardInterrupt()"),
+        ):
+            done = self.broken(name, error, "deliver", "--maildir", self.directory, "ann")
+            self.assertEqual(done.returncode, os.EX_TEMPFAIL, (name, done))
+            self.assertEqual((done.stdout, done.stderr[:6]), (b"", b"4.3.0 "), name)
+
+    def test_other_commands(self):
+        """Other commands show what is wrong."""
+        done = self.broken("popserv.commandline.parsing", "ImportError('this')", "user", "list")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"ImportError: this", done.stderr)
+
+    def test_failed_report(self):
+        """The exit code is the same if nothing can be printed, or written to the system's log."""
+        arguments = ["deliver", "--maildir", self.directory, "ann"]
+        full = OSError(errno.ENOSPC, "full")
+        with mock.patch("popserv.commandline.deliver.run", side_effect=ValueError("secret")):
+            with mock.patch("syslog.openlog", side_effect=full):
+                self.assertEqual(self.run_command(arguments)[0], os.EX_TEMPFAIL)
+            with mock.patch("sys.stderr", write=mock.Mock(side_effect=full)):
+                self.assertEqual(main(arguments), os.EX_TEMPFAIL)
+
+    def test_report(self):
+        """The reason is in the system's log, and not in what may be sent to others."""
+        arguments = ["deliver", "--maildir", self.directory, "ann"]
+        with (
+            mock.patch("syslog.openlog"),
+            mock.patch("syslog.syslog") as log,
+            mock.patch("popserv.commandline.deliver.run", side_effect=ValueError("secret")),
+        ):
+            done = self.run_command(arguments)
+        self.assertEqual(done, (os.EX_TEMPFAIL, "", "4.3.0 temporary failure\n"))
+        expected = "message not delivered: ValueError('secret')"
+        log.assert_called_once_with(syslog.LOG_WARNING, expected)
 
 
 class InstalledTests(CommandCase):

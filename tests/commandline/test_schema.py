@@ -32,7 +32,7 @@ class SchemaCommandTests(CommandCase):
         self.file.chmod(0o600)
 
         async def act(*arguments):
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 raise result
             return result or []
 
@@ -70,6 +70,14 @@ class SchemaCommandTests(CommandCase):
         code, _, err = self.run_schema(conninfo="nothing")
         self.assertEqual(code, 1)
         self.assertIn("conninfo: is not a conninfo", err)
+
+    def test_interrupted(self):
+        """An interrupted command says that the database may still do what it has begun."""
+        unknown = "; whether the tables were changed is unknown, run: popserv schema check --store "
+        for action in ("check", "create", "upgrade"):
+            code, out, err = self.run_schema(action, KeyboardInterrupt())
+            told = "" if action == "check" else f"{unknown}sql:{self.file}"
+            self.assertEqual((code, out, err), (1, "", f"popserv: interrupted{told}\n"))
 
     def test_other_stores(self):
         """Another store has no schema."""

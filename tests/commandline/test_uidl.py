@@ -1,6 +1,7 @@
 """Tests of popserv.commandline.uidl; tests.live has real servers."""
 
 import os
+from unittest import mock
 
 from popserv.commandline.user_lines import MAX_LINES
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist
@@ -88,6 +89,23 @@ class ImportTests(UidlCase):
             r"\Apopserv: bob: /.*/bob/dovecot-uidlist: no such file; the other server has not "
             r"opened this Maildir, or keeps the file in another directory\n\Z",
         )
+
+    def test_interrupted(self):
+        """An import that is interrupted has pinned what it has told, and can be continued."""
+        arguments = ("import", "--from", "dovecot", "ann", "bob")
+        self.put(os.fsdecode(dovecot_uidlist.NAME), b"3 V256 N1 G00\n", user="bob")
+        opened = Maildirs.opened
+
+        def interrupted(maildirs, user):
+            if user == b"bob":
+                raise KeyboardInterrupt
+            return opened(maildirs, user)
+
+        with mock.patch.object(Maildirs, "opened", interrupted):
+            done = self.uidl(*arguments)
+        told = "popserv: interrupted; the same command continues the import\n"
+        self.assertEqual(done, (1, "ann: 2 of 2 messages have their old unique-ids\n", told))
+        self.assertEqual(self.uidl(*arguments)[0], 0)
 
     def test_no_maildir(self):
         """A user without a Maildir is told, and so is a busy one."""

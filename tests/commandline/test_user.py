@@ -6,6 +6,7 @@ import os
 from itertools import product
 from unittest import mock
 
+from popserv.auth.passwords import users_file_editing
 from popserv.auth.passwords.schemes import split_field, verify
 from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 from popserv.commandline import user, user_places
@@ -111,10 +112,18 @@ class AddTests(CommandCase):
                 code, out, err = self.run_command(
                     ["user", "add", "ann", "--users", self.path], FakeTerminal()
                 )
-            self.assertEqual(
-                (code, out, err), (1, "", "popserv: interrupted; nothing was changed\n")
-            )
+            self.assertEqual((code, out, err), (1, "", "popserv: interrupted\n"))
         self.assertEqual(os.listdir(self.directory), [])
+
+    def test_interrupted_change(self):
+        """^C while the file is written does not promise that nothing was changed."""
+        with mock.patch.object(
+            users_file_editing.os, "fsync", side_effect=[None, KeyboardInterrupt]
+        ):
+            code, out, err = self.run_user("add", "ann")
+        told = "interrupted; whether the user was changed is unknown, see: popserv user list"
+        self.assertEqual((code, out, err), (1, "", f"popserv: {told}\n"))
+        self.assertTrue(verify(self.field(), b"password"))
 
 
 class RemoveTests(CommandCase):

@@ -131,15 +131,17 @@ class SchemaTests(DatabaseCase):
         self.assertTrue(index.endswith("(scheme, name) WHERE (scheme IS NOT NULL)"), index)
 
     async def test_failure(self):
-        """A step that fails has changed nothing."""
-        await create_schema(self.database)
-        self.more_steps("CREATE TABLE new (id bigint); SELECT 1/0;")
-        message = await self.refused(upgrade_schema(self.database))
-        self.assertEqual(
-            message,
-            f"/sql.toml: cannot make version {VERSION + 1} of the schema, nothing was changed: "
-            "division by zero",
+        """If a step fails, it and those before it have changed nothing."""
+        self.more_steps("CREATE TABLE new (id bigint);", "SELECT 1/0;")
+        expected = (
+            f"/sql.toml: cannot make version {VERSION + 2} of the schema, nothing was changed: "
+            "division by zero"
         )
+        self.assertEqual(await self.refused(create_schema(self.database)), expected)
+        self.assertEqual(await schema_version(self.database), 0)
+        with self.steps(VERSION):
+            await create_schema(self.database)
+        self.assertEqual(await self.refused(upgrade_schema(self.database)), expected)
         self.assertEqual(await schema_version(self.database), VERSION)
         [(there,)] = await self.database.execute("SELECT to_regclass('new') IS NOT NULL")
         self.assertFalse(there)

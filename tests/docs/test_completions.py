@@ -9,7 +9,7 @@ import subprocess
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.commandline import main as command
+from popserv.commandline import parsing as command
 from popserv.commandline import session
 from popserv.commandline.doctor_options import DoctorOptions
 from popserv.options.server import Options
@@ -24,7 +24,7 @@ def expected():
     server = options_of(Options())
     found = {
         words: {name for action in parser._actions for name in action.option_strings}
-        for words, parser in parsers(command._parser(), "popserv")
+        for words, parser in parsers(command.parser(), "popserv")
     }
     found["popserv session"] = options_of(session.Options())
     found["popserv doctor"] = options_of(DoctorOptions())

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.commandline import main as command
+from popserv.commandline import parsing as command
 from popserv.commandline import session
+from popserv.commandline.deliver import EXIT_CODES
 from popserv.options.server import Options
 from tests.certificates import issue
 from tests.docs.harness import DOCS, ROOT, Base, commands
@@ -65,10 +66,20 @@ class ContentsTests(SynchronousTestCase):
     def test_commands(self):
         """popserv(1) describes each command of popserv, and the options of each."""
         text = page("popserv.1")
-        for words, parser in parsers(command._parser(), "popserv"):
+        for words, parser in parsers(command.parser(), "popserv"):
             self.assertIn(words, text)
             named = {each for action in parser._actions for each in action.option_strings}
             self.assertLessEqual(named - {"-h"}, set(OPTION.findall(text)), words)
+
+    def test_exit_codes(self):
+        """popserv(1), the reference and --help have the exit codes of popserv deliver."""
+        codes = {os.EX_OK, os.EX_USAGE, os.EX_TEMPFAIL, *EXIT_CODES.values()}
+        text = (DOCS / "reference/popserv-command.rst").read_text("utf-8")
+        table = re.search(r"``sysexits.h``.*?^====  =+$(.*?)^====", text, re.M | re.S)[1]
+        for text in (table, command.COMMANDS["deliver"][1]):
+            self.assertEqual(set(map(int, re.findall(r"\b\d+\b", text))), codes)
+        (listed,) = re.findall(r"^\.B ((?:\d+, )+\d+)\nOf popserv deliver", page("popserv.1"), re.M)
+        self.assertEqual(set(map(int, listed.split(", "))) | {os.EX_OK}, codes)
 
     def test_sections(self):
         """The sections have the names and the order of other manual pages."""
@@ -119,4 +130,4 @@ class ExamplesTests(Base):
         lines = commands(DOCS / "man" / "popserv.1.rst", "popserv")
         self.assertGreater(len(lines), 1)
         for line in lines:
-            command._parser().parse_args(line[1:])
+            command.parser().parse_args(line[1:])

@@ -12,7 +12,7 @@ from popserv.auth.passwords.schemes import SCHEMES
 from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.commandline.doctor_options import OWN_OPTIONS, DoctorOptions
-from popserv.commandline.main import _parser
+from popserv.commandline.parsing import parser
 from popserv.commandline.session import Options as SessionOptions
 from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
@@ -165,7 +165,7 @@ class ListingTests(SynchronousTestCase):
         del sections["session"]
         doctor = DoctorOptions().longOpt
         there = {
-            **command_options(_parser()),
+            **command_options(parser()),
             "doctor": {name: f"{name}=" in doctor for name in OWN_OPTIONS},
         }
         del there["session"]

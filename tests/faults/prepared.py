@@ -93,7 +93,8 @@ def _serve():
         *("popserv.tap", "popserv.wiring.factories", "twisted.scripts.twistd"),
         *("popserv.maildrops.maildir.kind", "popserv.maildrops.mbox.kind"),
         *("popserv.maildrops.mh.kind", "popserv.delivery", "twisted.internet.epollreactor"),
-        *(f"popserv.commandline.{name}" for name in ("main", "copy", "deliver", "uidl", "user")),
+        *(f"popserv.commandline.{name}" for name in ("main", "parsing", "copy", "deliver")),
+        *("popserv.commandline.uidl", "popserv.commandline.user"),
     ):
         __import__(name)
     for line in requests:

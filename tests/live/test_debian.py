@@ -101,6 +101,7 @@ popserv
 left after the purge:
 {mail}popserv
 left after the purge without mail:
+popserv
 """
 
 MAIL = "".join(

@@ -152,19 +152,24 @@ class CreationTests(SynchronousTestCase):
 
     def test_link_made_meanwhile(self):
         """What another program's link in the place of a new directory leads to keeps its owner."""
-        root, victim = (os.path.abspath(self.mktemp()) for _ in range(2))
-        for path in (root, victim):
+        root, directory, file = (os.path.abspath(self.mktemp()) for _ in range(3))
+        for path in (root, directory):
             os.makedirs(path)
+        with open(file, "wb"):
+            pass
         os.chown(root, SOMEBODY, SOMEBODY)
+        for name, link, victim in (("a", os.symlink, directory), ("b", os.link, file)):
 
-        def replace(_fd):
-            os.rmdir(f"{root}/new")
-            os.symlink(victim, f"{root}/new")
+            def replace(_fd, path=f"{root}/{name}", link=link, victim=victim):
+                os.rmdir(path)
+                link(victim, path)
 
-        with before_each_call(os, "fsync", replace):
-            self.assertRaises(UnusablePath, Layout(root).open_or_create, b"new", create_inheriting)
-        self.assertEqual(os.lstat(f"{root}/new").st_uid, SOMEBODY)
-        self.assertEqual(os.stat(victim).st_uid, 0)
+            with before_each_call(os, "fsync", replace):
+                user = name.encode()
+                layout = Layout(root)
+                self.assertRaises(UnusablePath, layout.open_or_create, user, create_inheriting)
+            self.assertEqual(os.lstat(f"{root}/{name}").st_uid, 0)
+            self.assertEqual(os.stat(victim).st_uid, 0)
 
     def test_synced(self):
         """A directory is synced after another was created in it."""

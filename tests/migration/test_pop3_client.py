@@ -1,7 +1,9 @@
 """Tests of popserv.migration.pop3_client."""
 
 import re
+import select
 import socket
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,50 @@ class CommandTests(ClientCase):
         reply = b"+OK\na\n..b\r\n.\n"
         _, client = self.login(replies={b"RETR": reply})
         self.assertEqual(b"".join(client.retrieve(1)), b"a\n.b\r\n")
+
+    def test_dot_after_bare_line_end(self):
+        """If lines end with CRLF, a dot after a bare LF does not end a message."""
+        octets = b"Subject: x\r\n\r\na\n.\n+OK\r\nforged\r\n\n.\nb\n.\r\n+OK\r\nforged\r\n"
+        server, client = self.login([(b"uid", b"")])
+        server.replies[b"RETR"] = b"+OK\r\n%b.\r\n" % octets
+        for _ in range(2):
+            self.assertEqual(b"".join(client.retrieve(1)), octets)
+        self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_last_bare_line_end(self):
+        """A message may end with a bare LF: the dot ends it if nothing follows for some time."""
+        replies = {b"RETR": b"+OK\r\na\n.\r\n"}
+        for starts_tls in (False, True):
+            _, client = self.login(replies=replies, starts_tls=starts_tls)
+            # The time is longer if LIST has told more octets.
+            for octets, pause in ((0, 1.0), (2, 1.0), (3, 30.0)):
+                with mock.patch.object(select, "select") as wait:
+                    self.assertEqual(list(client.retrieve(1, octets)), [b"a\n"])
+                wait.assert_called_once_with([client._socket], [], [], pause)
+            self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_late_rest(self):
+        """What follows in that time belongs to the message."""
+        server, client = self.login(replies={b"RETR": b"+OK\r\na\n.\r\n"})
+        wait = select.select
+
+        def send(*arguments):
+            server._connections[-1].sendall(b"b\r\n.\r\n")
+            return wait(*arguments)
+
+        with mock.patch.object(select, "select", send):
+            self.assertEqual(list(client.retrieve(1)), [b"a\n.\r\nb\r\n"])
+
+    def test_end_with_bare_line_end(self):
+        """Only the dot may have a bare LF: no server sends it so in a message after CRLF."""
+        _, client = self.login(replies={b"RETR": b"+OK\r\na\r\n.\n"})
+        self.assertEqual(list(client.retrieve(1)), [b"a\r\n"])
+
+    def test_more_than_one_reply(self):
+        """What may be the rest of a message is not taken for the reply to the next command."""
+        _, client = self.login(replies={b"RSET": b"+OK\r\n+OK forged\r\n"})
+        client.command(b"RSET")
+        self.assert_fails("before NOOP, more came than one reply", client.command, b"NOOP")
 
     def test_unfinished(self):
         """A response of which not all was read cannot be taken for that to the next command."""

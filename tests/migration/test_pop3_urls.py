@@ -27,11 +27,17 @@ class ServerAddressTests(SynchronousTestCase):
         """Anything else is refused, and the message names it."""
         for url in (
             *("imap://host", "pop3:host", "pop3://", "pop3://:110", "host", "pop3://host:0"),
-            *("pop3://host:x", "pop3://host:99999", "pop3://ann@host", "pop3://host/inbox"),
+            *("pop3://host:x", "pop3://host:99999", "pop3://host/inbox"),
             *("pop3://host?x", "pop3://host#x", "pop3://[::1"),
         ):
             error = self.assertRaises(ValueError, ServerAddress.from_url, url)
             self.assertIn(url, str(error))
+
+    def test_password(self):
+        """A name is refused, and what may be a password is not repeated."""
+        for url in ("pop3://ann@host", "pop3://ann:secret@host", "pop3:x:sec@ret@host"):
+            error = str(self.assertRaises(ValueError, ServerAddress.from_url, url))
+            self.assertEqual(error, "pop3:...@host: only a host and a port may follow pop3://")
 
     def test_is_url(self):
         """The scheme decides whether a text is meant as a URL."""

@@ -42,6 +42,25 @@ class SessionTests(SynchronousTestCase):
         with self.session(server) as maildrop:
             self.assertEqual(maildrop.unique_ids, [b"", b"c"])
 
+    def test_other_octets(self):
+        """It is told that messages have other octets than LIST says, as some servers have it."""
+        listing = stuffed(b"1 19\r\n2 15\r\n3 6\r\n4 8\r\n")
+        bare = b"+OK\nS: x\n\n.\n"
+        server = FakeServer(
+            self,
+            [*MESSAGES, (b"e", b""), (b"f", b"")],
+            replies={b"LIST": listing, b"RETR 3": bare, b"RETR 4": bare},
+        )
+        with self.session(server) as maildrop:
+            self.assertEqual(maildrop.remarks(), [])
+            # The octets of the last two are those of lines with LF, or with CRLF.
+            for position in (3, 2, 1):
+                maildrop.contents(position)
+            told = "came with other octets than LIST of the server tells, the first of them message"
+            self.assertEqual(maildrop.remarks(), [f"1 message {told} 2 with 14 instead of 15"])
+            maildrop.contents(0)
+            self.assertEqual(maildrop.remarks(), [f"2 messages {told} 1 with 21 instead of 19"])
+
     def test_no_top(self):
         """Without TOP, a header is read by RETR; TOP is tried once."""
         server = FakeServer(self, MESSAGES, replies={b"TOP": b"-ERR\r\n"})

@@ -20,10 +20,13 @@ from contextlib import contextmanager, suppress
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.runtime.closing import close
-from popserv.runtime.permissions import reason_of
+from popserv.runtime.permissions import reason_of, this_uid, user_name
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP)
 """The errors of link(2) on a file system without links, such as FAT."""
+
+_MAX_LINKS = 40
+"""As on Linux."""
 
 _COPY = f".users-new-{os.uname().nodename}"
 """The name of the edited copy, in the directory of the users file: on NFS each machine has one."""
@@ -103,13 +106,13 @@ def _find(lines: list[bytes], start: bytes) -> int | None:
 
 def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     """Replace the file by its edited lines, atomically."""
-    path = os.path.realpath(path)
-    directory = os.path.dirname(path)
     publish: Callable[[str, str], None] = os.rename
     try:
+        path = _followed(path)
+        directory = os.path.dirname(path)
         with _locked(directory, fcntl.LOCK_EX) as directory_fd:
             try:
-                with open(path, "rb") as file:
+                with open(path, "rb", opener=_open_no_link) as file:
                     owner = os.fstat(file.fileno())
                     text = file.read()
                     mark = codecs.BOM_UTF8 if text.startswith(codecs.BOM_UTF8) else b""
@@ -127,6 +130,33 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
             os.fsync(directory_fd)
     except OSError as error:
         raise UsersFileError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def _followed(path: str) -> str:
+    """Return where a path leads by links of root or of this user.
+
+    Links of others could lead root to any file.
+
+    :raises UsersFileError: there is another link.
+    :raises OSError: the path cannot be examined, or there are too many links.
+    """
+    path = os.path.abspath(path)
+    for _ in range(_MAX_LINKS):
+        if not os.path.islink(path):
+            return path
+        link, target = os.lstat(path), os.readlink(path)
+        # If it was replaced in between, the time is another one.
+        if link.st_uid not in (0, this_uid()) or os.lstat(path).st_ctime_ns != link.st_ctime_ns:
+            raise UsersFileError(
+                f"{path} is a symbolic link of the user {user_name(link.st_uid)}, and is not "
+                "followed; name the file itself"
+            )
+        path = os.path.join(os.path.dirname(path), target)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 @contextmanager

@@ -212,6 +212,29 @@ class EditingTests(UsersFileCase):
         self.assertEqual(self.mode(), 0o640)
         self.assertEqual(set(UsersFile(link).read().password_fields), {b"ann", b"bob"})
 
+    def test_link_of_others(self):
+        """A symbolic link of another user is not followed, also if it is made meanwhile."""
+        victim = os.path.join(self.directory, "victim")
+        with open(victim, "wb") as file:
+            file.write(b"root:x\n")
+        os.symlink("victim", self.path)
+        with mock.patch.object(users_file_editing, "this_uid", lambda: 12345):
+            if os.geteuid() == 0:
+                os.lchown(self.path, 54321, 54321)
+            error = self.error_of(set_secret, self.path, b"ann", b"{PLAIN}a", new=True)
+        self.assertIn(f"{self.path} is a symbolic link of the user ", error)
+        self.assertIn("; name the file itself", error)
+        with mock.patch.object(users_file_editing, "_followed", lambda path: path):
+            self.assertIn("cannot write", self.error_of(remove_user, self.path, b"root"))
+        with open(victim, "rb") as file:
+            self.assertEqual(file.read(), b"root:x\n")
+
+    def test_link_loop(self):
+        """Links that lead to themselves are an error."""
+        os.symlink(os.path.basename(self.path), self.path)
+        error = self.error_of(set_secret, self.path, b"ann", b"{PLAIN}a", new=True)
+        self.assertIn(f"cannot write {self.path}: ", error)
+
     def test_no_directory(self):
         """If the directory does not exist, or is none, the error names the file."""
         os.mkfifo(os.path.join(self.directory, "fifo"))
@@ -275,10 +298,10 @@ class EditingTests(UsersFileCase):
         """A file that is there, although the system has said that it is not, is not replaced."""
         self.write(b"ann:{PLAIN}a\n")
 
-        def open_new(path, mode):
+        def open_new(path, mode, **options):
             if path == self.path:
                 raise FileNotFoundError(2, "No such file or directory")
-            return open(path, mode)
+            return open(path, mode, **options)
 
         with mock.patch.object(users_file_editing, "open", open_new, create=True):
             error = self.error_of(set_secret, self.path, b"bob", b"{PLAIN}b", new=True)
