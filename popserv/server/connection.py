@@ -63,8 +63,9 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
 
     A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
     whether the connection is lost, and ``input_is_over`` whether the client has closed its end
-    and will send no more, ``command_pending`` whether a command is running, and ``has_greeted``
-    whether the greeting was sent.
+    and will send no more, ``command_pending`` whether a command is running, ``has_greeted``
+    whether the greeting was sent, and ``is_new_turn`` whether the next input begins a turn of the
+    reactor, which over TLS is known to ServerConnection.
     """
 
     log = Logger()
@@ -80,6 +81,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     input_is_over = False
     command_pending = False
     has_greeted = False
+    is_new_turn = True
 
     make_events: Any = SessionEvents
     """Returns what logs the events of the connection, for its transport."""
@@ -135,6 +137,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def handshakeCompleted(self) -> None:
         """Send the greeting over TLS, unless it was sent before STLS."""
         self._has_completed_handshake = True
+        # Each record is passed on by itself.
+        self.is_new_turn = False
         if self.closing:
             return
         if self.has_greeted:

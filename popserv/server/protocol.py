@@ -66,6 +66,7 @@ class POP3Server(Connection):
         """Start the session; see Connection."""
         # They are read for each line, and those of the class are found more slowly.
         self.paused = self.closing = False
+        self.is_new_turn = True
         self.MAX_LENGTH = _MAX_LENGTH
         super().connectionMade()
 
@@ -84,8 +85,9 @@ class POP3Server(Connection):
         if output.is_batching:
             super().dataReceived(data)
             return
-        # This is a new turn of the reactor.
-        self._lines_left = self.LINES_PER_TURN
+        if self.is_new_turn:
+            self._lines_left = self.LINES_PER_TURN
+        lines_left = self._lines_left
         series = self.factory.quick_clients.series(self)
         while True:
             if self.is_one_line(data):
@@ -103,7 +105,7 @@ class POP3Server(Connection):
             data = self._receive_next(prepare)
             if not data:
                 break
-        if self._lines_left < self.LINES_PER_TURN:
+        if self._lines_left < lines_left:
             self.resetTimeout()
 
     def _receive_next(self, prepare: Callable[[], object]) -> bytes:
@@ -205,6 +207,7 @@ class POP3Server(Connection):
     def resume_input(self) -> None:
         """Process the next line, if one may be processed now."""
         if self.paused and self._expects_line and not (self.closing or self.output.is_paused):
+            self._lines_left = self.LINES_PER_TURN
             # Runs the lines that are buffered, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self.close_if_input_is_over()
