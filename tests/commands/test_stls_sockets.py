@@ -25,11 +25,13 @@ from popserv.maildrops.memory import MemoryMaildrops
 from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
 from popserv.tls.certificates import Certificates
+from popserv.transports.liveness import HAS_PROBES
 from popserv.transports.peers import peer_name
 from popserv.transports.tls import TLSFactory
 from tests.certificates import issue, make_authority
 from tests.commands.harness import BEGIN_TLS, NEEDS_TLS, NO_TLS, Checker, check_password
 from tests.transcripts import SocketPeer
+from tests.transports.test_liveness import vanish, wait
 
 CA = make_authority()
 
@@ -191,6 +193,22 @@ class STLSSocketTests(TestCase):
         await peer.lose()
         await self.lost
         self.assertEqual(list(self.factory.connections), [])
+
+    async def test_vanished(self):
+        """A client that has vanished after STLS is found."""
+        peer = await self.connect()
+        await self.start_tls(peer)
+        await self.exchange(peer, b"USER ann\r\n", b"+OK send PASS\r\n")
+        vanish(peer.transport.socket)
+        await wait(1.1)
+        (server,) = self.servers
+        self.assertTrue(await server.is_gone())
+        server.replace()
+        await self.lost
+        peer.transport.abortConnection()
+        await peer.closed()
+
+    test_vanished.skip = None if HAS_PROBES else "Linux is required"
 
     async def test_slow_reader(self):
         """A body is generated as fast as the client reads it over TLS."""
