@@ -280,9 +280,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         super().timed_out()
 
     def abort(self, reason: EndReason) -> None:
-        """Abort the connection, for a reason that is logged."""
-        self.events.note_end(reason)
-        self.transport.abortConnection()
+        """Abort the connection, for a reason that is logged, unless it is lost already."""
+        if not self.is_disconnected:
+            self.events.note_end(reason)
+            self.transport.abortConnection()
 
     def close(self) -> None:
         """Close once all output is sent; a body that is being sent is truncated."""

@@ -288,8 +288,7 @@ class POP3Server(Connection):
         # Set first, so that nothing closes the connection in order.
         self.closing = True
         self.output.discard()
-        if not self.is_disconnected:
-            self.abort(EndReason.ERROR)
+        self.abort(EndReason.ERROR)
         self._command_done(After.CLOSE)
 
     def _command_failed(self, failure: Failure) -> None:
