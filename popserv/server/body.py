@@ -34,6 +34,8 @@ class BodySender:
 
     ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
     does.  Nothing is called after :meth:`stop`.
+
+    :ivar octets: the octets that were written.
     """
 
     def __init__(
@@ -45,9 +47,9 @@ class BodySender:
         call_later: Callable[[float, Callable[[], None]], object],
         finished: Finished,
     ) -> None:
+        self.octets = 0
         self._out = [head]
         self._gathered = 0
-        self._has_written = False
         self._body = body
         self._chunks: Iterator[Chunk] = iter(body)
         self._framer = framer
@@ -121,7 +123,7 @@ class BodySender:
         self._out.append(framed)
 
     def _await_chunk(self, chunk: Awaitable[bytes]) -> None:
-        if self._has_written:
+        if self.octets:
             self._flush()
         self._awaits_chunk = True
         Deferred.fromCoroutine(_result_of(chunk)).addCallbacks(self._arrived, self._failed)
@@ -130,7 +132,7 @@ class BodySender:
         out, self._out = b"".join(self._out), []
         self._gathered = 0
         if out:
-            self._has_written = True
+            self.octets += len(out)
             self._write(out)
 
     def _arrived(self, chunk: bytes) -> None:
@@ -157,7 +159,7 @@ class BodySender:
             try:
                 self.stop()
             finally:
-                self._finished(failure, self._has_written)
+                self._finished(failure, self.octets > 0)
 
 
 def close_body(body: Iterable[Chunk]) -> None:

@@ -274,6 +274,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def close_if_input_is_over(self) -> None:
         """Close if the client will send no more and all commands are answered."""
 
+    def body_octets(self) -> int:
+        """Return how many octets of the body that is being sent were written."""
+        return self.output.body_octets
+
     def timed_out(self) -> None:
         """Close the connection, which was inactive for too long."""
         self.events.note_end(EndReason.TIMEOUT)

@@ -208,6 +208,8 @@ class POP3Server(Connection):
         """Process the next line, if one may be processed now."""
         if self.paused and self._expects_line and not (self.closing or self.output.is_paused):
             self._lines_left = self.LINES_PER_TURN
+            # The client may have waited for the present command, or for its turn.
+            self.resetTimeout()
             # Runs the lines that are buffered, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self.close_if_input_is_over()
@@ -272,6 +274,7 @@ class POP3Server(Connection):
         if failure is None:
             if reply.sent is not None:
                 reply.sent()
+            self.resetTimeout()
             self._command_done(reply.after)
             return
         failed = self._body_failed if has_written else self._command_failed
