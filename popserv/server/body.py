@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from operator import length_hint
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from popserv.messages.framing import Chunk, Framer
+
+_log = Logger()
 
 WRITE_SIZE = 1 << 16
 """Octets gathered for one write; a Twisted transport pauses its producer if it buffers more."""
@@ -85,7 +88,7 @@ class BodySender:
                     self._call_later(0, self._continue_scheduled)
         except Exception:
             if self._is_over:
-                # The exception is that of ``finished`` or of ``close``, not of the body.
+                # The exception is that of ``finished``, not of the body.
                 raise
             self._end(Failure())
 
@@ -156,17 +159,19 @@ class BodySender:
 
     def _end(self, failure: Failure | None) -> None:
         if not self._is_over:
-            try:
-                self.stop()
-            finally:
-                self._finished(failure, self.octets > 0)
+            self.stop()
+            self._finished(failure, self.octets > 0)
 
 
 def close_body(body: Iterable[Chunk]) -> None:
     """Close a body that has a ``close`` method; see IMailbox.open."""
     close = getattr(body, "close", None)
     if close is not None:
-        close()
+        try:
+            close()
+        except Exception:
+            # Whoever closes it has to go on: to the next command, or to release the maildrop.
+            _log.failure("cannot close a message")
 
 
 async def _result_of(chunk: Awaitable[bytes]) -> bytes:

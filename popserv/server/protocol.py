@@ -262,18 +262,25 @@ class POP3Server(Connection):
             self._command_done(After.CLOSE)
         else:
             self._lines_left -= 9
-            self.output.send_body(
-                status,
-                reply.body,
-                reply.framer or MessageFramer(),
-                self.callLater,
-                partial(self._body_sent, reply),
-            )
+            try:
+                self.output.send_body(
+                    status,
+                    reply.body,
+                    reply.framer or MessageFramer(),
+                    self.callLater,
+                    partial(self._body_sent, reply),
+                )
+            except Exception:
+                # It is no body; nothing is written.
+                self._command_failed(Failure())
 
     def _body_sent(self, reply: Reply, failure: Failure | None, has_written: bool) -> None:
-        if failure is None:
-            if reply.sent is not None:
+        if failure is None and reply.sent is not None:
+            try:
                 reply.sent()
+            except Exception:
+                failure = Failure()
+        if failure is None:
             self.resetTimeout()
             self._command_done(reply.after)
             return

@@ -114,7 +114,7 @@ class UTF8Tests(CommandTestCase):
         """UTF8 that was sent before does nothing, however many messages are marked."""
         client = self.connect(b"UTF8", b"USER ann", b"PASS pw")
         counted = []
-        self.patch(Maildrop, "use_stored_form", counted.append)
+        self.patch(Maildrop, "use_stored_form", lambda maildrop: counted.append(maildrop))
         self.assertEqual(client.send(b"UTF8\r\n"), AS_STORED)
         self.assertEqual(counted, [])
 
