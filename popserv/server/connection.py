@@ -107,12 +107,16 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             )
             self.close()
             return
+        has_tls = ISSLTransport.providedBy(self.transport)
         if not factory.admit():
             self.write_error(TryLater("too many connections, try again later"))
-            self.close()
+            if has_tls:
+                # Nobody counts it, and a client that begins no handshake would keep its socket.
+                self.transport.abortConnection()
+            else:
+                self.close()
             return
         factory.connections.add(self, self.throttle.network)
-        has_tls = ISSLTransport.providedBy(self.transport)
         if not self.throttle.may_start(self._start_later):
             self.paused = True
             # Without TLS, the transport reads until the client sends something, and so notices one
