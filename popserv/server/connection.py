@@ -81,7 +81,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     input_is_over = False
     command_pending = False
     has_greeted = False
-    is_new_turn = True
+    is_new_turn: bool
 
     make_events: Any = SessionEvents
     """Returns what logs the events of the connection, for its transport."""

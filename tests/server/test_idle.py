@@ -195,6 +195,16 @@ class IdleTimeoutTests(ServerTestCase):
         ann.clock.advance(31)
         self.assertTrue(ann.transport.aborted)
 
+    def test_output_while_closing(self):
+        """Output that leaves after the connection was closed is not compared with none."""
+        unread = iter([0, 0, 5, 5])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
+        ann = self.logged_in()
+        ann.clock.pump([601, 31])
+        self.assertEqual((ann.closed, ann.transport.aborted), (True, False))
+        ann.clock.advance(31)
+        self.assertTrue(ann.transport.aborted)
+
     def test_unread_greeting(self):
         """A client may read the greeting until the timer has expired twice."""
         self.patch(idle, "unread_octets", lambda transport: 5)
@@ -292,11 +302,10 @@ class IdleTimeoutTests(ServerTestCase):
 
     def test_slow_command(self):
         """After a command for which the client has waited, it has the whole time again."""
-        self.store.slow = {"open"}
-        ann = self.logged_in()
-        ann.send(b"RETR 1\r\n")
+        self.store.slow = {"login"}
+        ann = self.connect(b"USER ann", b"PASS pw")
         ann.clock.advance(595)
-        self.store.waiting["open"].callback(None)
+        self.store.waiting["login"].callback(None)
         ann.clock.advance(599)
         self.assertFalse(ann.closed)
         ann.clock.advance(1)
