@@ -161,7 +161,6 @@ def uidl(session: Session, n: int | None = None) -> Outcome:
 )
 async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
     """Log in with a digest of the greeting's timestamp and a shared secret."""
-    name = word(name)
     await session.login(name, APOPCredentials(name, session.timestamp or b"", digest))
     return Reply(session.login_text())
 

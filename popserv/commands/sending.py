@@ -129,6 +129,9 @@ async def _open(
         body = await session.mailbox.open(message)
     except NoSuchMessage:
         raise NoSuchMessage("message %d was removed by another program", n) from None
+    if body is None:
+        # It would be a reply without a body, and the client would wait for one.
+        raise TypeError("the store has opened nothing")
     return Reply(text, body, framer, sent=sent)
 
 

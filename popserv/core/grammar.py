@@ -37,7 +37,10 @@ def split_line(line: bytes) -> tuple[bytes, bytes | None]:
     return keyword.upper(), argument if space else None
 
 
-_CONTROL = re.compile(rb"[\x00-\x20\x7f]")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROL_OR_SPACE = re.compile(rb"[\x00-\x20\x7f]")
+
+_NO_CONTROL = Text("control characters are not allowed")
 
 
 def word(text: bytes) -> bytes:
@@ -45,8 +48,8 @@ def word(text: bytes) -> bytes:
 
     :raises BadCommand: the word contains a control character.
     """
-    if _CONTROL.search(text):
-        raise BadCommand("control characters are not allowed")
+    if _CONTROL_OR_SPACE.search(text):
+        raise BadCommand(_NO_CONTROL)
     return text
 
 
@@ -117,11 +120,13 @@ def rest_of_line(argument: bytes | None) -> tuple[bytes]:
 def name_and_digest(argument: bytes | None) -> tuple[bytes, bytes]:
     """Accept a name and a digest, split at the last space: a name may contain spaces.
 
-    :raises BadCommand: the name or the digest is missing.
+    :raises BadCommand: the name or the digest is missing, or the name contains a control character.
     """
     name, _, digest = (argument or b"").removesuffix(b" ").rpartition(b" ")
     if not name or not digest:
         raise BadCommand(_count_expected(2, 2))
+    if _CONTROL.search(name):
+        raise BadCommand(_NO_CONTROL)
     return name, digest
 
 

@@ -234,6 +234,9 @@ class Session:
 
     def send_as_stored(self) -> None:
         """From now on, send messages and count their octets as stored."""
+        if self.as_stored:
+            # To count anew would take time for each mark.
+            return
         self.as_stored = True
         self.read_ahead.drop(self)
         if self.state is State.TRANSACTION:

@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from operator import length_hint
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from popserv.messages.framing import Chunk, Framer
+
+_log = Logger()
 
 WRITE_SIZE = 1 << 16
 """Octets gathered for one write; a Twisted transport pauses its producer if it buffers more."""
@@ -34,6 +37,8 @@ class BodySender:
 
     ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
     does.  Nothing is called after :meth:`stop`.
+
+    :ivar octets: the octets that were written.
     """
 
     def __init__(
@@ -45,9 +50,9 @@ class BodySender:
         call_later: Callable[[float, Callable[[], None]], object],
         finished: Finished,
     ) -> None:
+        self.octets = 0
         self._out = [head]
         self._gathered = 0
-        self._has_written = False
         self._body = body
         self._chunks: Iterator[Chunk] = iter(body)
         self._framer = framer
@@ -83,7 +88,7 @@ class BodySender:
                     self._call_later(0, self._continue_scheduled)
         except Exception:
             if self._is_over:
-                # The exception is that of ``finished`` or of ``close``, not of the body.
+                # The exception is that of ``finished``, not of the body.
                 raise
             self._end(Failure())
 
@@ -121,7 +126,7 @@ class BodySender:
         self._out.append(framed)
 
     def _await_chunk(self, chunk: Awaitable[bytes]) -> None:
-        if self._has_written:
+        if self.octets:
             self._flush()
         self._awaits_chunk = True
         Deferred.fromCoroutine(_result_of(chunk)).addCallbacks(self._arrived, self._failed)
@@ -130,7 +135,7 @@ class BodySender:
         out, self._out = b"".join(self._out), []
         self._gathered = 0
         if out:
-            self._has_written = True
+            self.octets += len(out)
             self._write(out)
 
     def _arrived(self, chunk: bytes) -> None:
@@ -154,17 +159,19 @@ class BodySender:
 
     def _end(self, failure: Failure | None) -> None:
         if not self._is_over:
-            try:
-                self.stop()
-            finally:
-                self._finished(failure, self._has_written)
+            self.stop()
+            self._finished(failure, self.octets > 0)
 
 
 def close_body(body: Iterable[Chunk]) -> None:
     """Close a body that has a ``close`` method; see IMailbox.open."""
     close = getattr(body, "close", None)
     if close is not None:
-        close()
+        try:
+            close()
+        except Exception:
+            # Whoever closes it has to go on: to the next command, or to release the maildrop.
+            _log.failure("cannot close a message")
 
 
 async def _result_of(chunk: Awaitable[bytes]) -> bytes:

@@ -63,8 +63,9 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
 
     A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
     whether the connection is lost, and ``input_is_over`` whether the client has closed its end
-    and will send no more, ``command_pending`` whether a command is running, and ``has_greeted``
-    whether the greeting was sent.
+    and will send no more, ``command_pending`` whether a command is running, ``has_greeted``
+    whether the greeting was sent, and ``is_new_turn`` whether the next input begins a turn of the
+    reactor, which over TLS is known to ServerConnection.
     """
 
     log = Logger()
@@ -80,6 +81,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     input_is_over = False
     command_pending = False
     has_greeted = False
+    is_new_turn: bool
 
     make_events: Any = SessionEvents
     """Returns what logs the events of the connection, for its transport."""
@@ -105,12 +107,16 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             )
             self.close()
             return
+        has_tls = ISSLTransport.providedBy(self.transport)
         if not factory.admit():
             self.write_error(TryLater("too many connections, try again later"))
-            self.close()
+            if has_tls:
+                # Nobody counts it, and a client that begins no handshake would keep its socket.
+                self.transport.abortConnection()
+            else:
+                self.close()
             return
         factory.connections.add(self, self.throttle.network)
-        has_tls = ISSLTransport.providedBy(self.transport)
         if not self.throttle.may_start(self._start_later):
             self.paused = True
             # Without TLS, the transport reads until the client sends something, and so notices one
@@ -135,6 +141,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def handshakeCompleted(self) -> None:
         """Send the greeting over TLS, unless it was sent before STLS."""
         self._has_completed_handshake = True
+        # Each record is passed on by itself.
+        self.is_new_turn = False
         if self.closing:
             return
         if self.has_greeted:
@@ -270,15 +278,20 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def close_if_input_is_over(self) -> None:
         """Close if the client will send no more and all commands are answered."""
 
+    def body_octets(self) -> int:
+        """Return how many octets of the body that is being sent were written."""
+        return self.output.body_octets
+
     def timed_out(self) -> None:
         """Close the connection, which was inactive for too long."""
         self.events.note_end(EndReason.TIMEOUT)
         super().timed_out()
 
     def abort(self, reason: EndReason) -> None:
-        """Abort the connection, for a reason that is logged."""
-        self.events.note_end(reason)
-        self.transport.abortConnection()
+        """Abort the connection, for a reason that is logged, unless it is lost already."""
+        if not self.is_disconnected:
+            self.events.note_end(reason)
+            self.transport.abortConnection()
 
     def close(self) -> None:
         """Close once all output is sent; a body that is being sent is truncated."""

@@ -16,9 +16,9 @@ class IdleTimeoutMixin(TimeoutMixin):
     """Closes a connection that has been inactive for too long, without a reply.
 
     Call :meth:`start_idle_timer` when connected, and ``resetTimeout`` when a command has arrived or
-    output has drained.  When the timer expires, the timeout starts again if the client has read
-    some of the pending output: a slow client stays connected, and one that stopped reading is
-    disconnected after twice the timeout at most.  The timer runs while a command waits for its
+    is completed, or output has drained.  When the timer expires, the timeout starts again if the
+    client has read some of the output: a slow client stays connected, and one that stopped reading
+    is disconnected after twice the timeout at most.  The timer runs while a command waits for its
     store, since a paused transport does not notice a lost peer.
     """
 
@@ -29,7 +29,8 @@ class IdleTimeoutMixin(TimeoutMixin):
     transport: Any
     closing = False
     timeOut: float | None  # type: ignore[assignment]
-    _unread = 0
+    # The unread octets less those of the body, when the timer has expired since the last activity.
+    _balance: int | None = None
     _timer: Any = None
     _deadline: float
 
@@ -63,7 +64,7 @@ class IdleTimeoutMixin(TimeoutMixin):
 
     def resetTimeout(self) -> None:
         """Start the timeout again, because there was activity; see TimeoutMixin."""
-        self._unread = 0
+        self._balance = None
         timer = self._timer
         if timer is not None:
             # The timer itself stays as it is until it expires: there is activity all the time.
@@ -82,7 +83,7 @@ class IdleTimeoutMixin(TimeoutMixin):
         if not self.closing:
             self.closing = True
             self.setTimeout(self.CLOSE_TIMEOUT)
-            self._unread = unread_octets(self.transport)
+            self._balance = unread_octets(self.transport) or None
             # A TLS connection ends when the client's close_notify is read.
             self.transport.resumeProducing()
             # A transport waits for its producer before it closes.
@@ -91,13 +92,20 @@ class IdleTimeoutMixin(TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         """Close, or abort a connection that did not close, unless the client still reads."""
-        before, self._unread = self._unread, unread_octets(self.transport)
-        if self._unread and (self._unread < before or not before):
+        unread = unread_octets(self.transport)
+        # A body grows, so that only what is written and read makes the balance smaller.
+        written = 0 if self.closing else self.body_octets()
+        before, self._balance = self._balance, unread - written
+        if (unread or written) and (before is None or self._balance < before):
             self.setTimeout(self.timeOut)
         elif self.closing:
             self.transport.abortConnection()
         else:
             self.timed_out()
+
+    def body_octets(self) -> int:
+        """Return how many octets of the body that is being sent were written."""
+        return 0
 
     def timed_out(self) -> None:
         """Close the connection, which was inactive for too long."""

@@ -66,6 +66,7 @@ class POP3Server(Connection):
         """Start the session; see Connection."""
         # They are read for each line, and those of the class are found more slowly.
         self.paused = self.closing = False
+        self.is_new_turn = True
         self.MAX_LENGTH = _MAX_LENGTH
         super().connectionMade()
 
@@ -84,8 +85,9 @@ class POP3Server(Connection):
         if output.is_batching:
             super().dataReceived(data)
             return
-        # This is a new turn of the reactor.
-        self._lines_left = self.LINES_PER_TURN
+        if self.is_new_turn:
+            self._lines_left = self.LINES_PER_TURN
+        lines_left = self._lines_left
         series = self.factory.quick_clients.series(self)
         while True:
             if self.is_one_line(data):
@@ -103,7 +105,7 @@ class POP3Server(Connection):
             data = self._receive_next(prepare)
             if not data:
                 break
-        if self._lines_left < self.LINES_PER_TURN:
+        if self._lines_left < lines_left:
             self.resetTimeout()
 
     def _receive_next(self, prepare: Callable[[], object]) -> bytes:
@@ -205,6 +207,9 @@ class POP3Server(Connection):
     def resume_input(self) -> None:
         """Process the next line, if one may be processed now."""
         if self.paused and self._expects_line and not (self.closing or self.output.is_paused):
+            self._lines_left = self.LINES_PER_TURN
+            # The client may have waited for the present command, or for its turn.
+            self.resetTimeout()
             # Runs the lines that are buffered, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self.close_if_input_is_over()
@@ -257,18 +262,26 @@ class POP3Server(Connection):
             self._command_done(After.CLOSE)
         else:
             self._lines_left -= 9
-            self.output.send_body(
-                status,
-                reply.body,
-                reply.framer or MessageFramer(),
-                self.callLater,
-                partial(self._body_sent, reply),
-            )
+            try:
+                self.output.send_body(
+                    status,
+                    reply.body,
+                    reply.framer or MessageFramer(),
+                    self.callLater,
+                    partial(self._body_sent, reply),
+                )
+            except Exception:
+                # It is no body; nothing is written.
+                self._command_failed(Failure())
 
     def _body_sent(self, reply: Reply, failure: Failure | None, has_written: bool) -> None:
-        if failure is None:
-            if reply.sent is not None:
+        if failure is None and reply.sent is not None:
+            try:
                 reply.sent()
+            except Exception:
+                failure = Failure()
+        if failure is None:
+            self.resetTimeout()
             self._command_done(reply.after)
             return
         failed = self._body_failed if has_written else self._command_failed
@@ -285,8 +298,7 @@ class POP3Server(Connection):
         # Set first, so that nothing closes the connection in order.
         self.closing = True
         self.output.discard()
-        if not self.is_disconnected:
-            self.abort(EndReason.ERROR)
+        self.abort(EndReason.ERROR)
         self._command_done(After.CLOSE)
 
     def _command_failed(self, failure: Failure) -> None:

@@ -88,6 +88,11 @@ class ReplyWriter:
         if not self.is_paused:
             sender.resume()
 
+    @property
+    def body_octets(self) -> int:
+        """How many octets of the body that is being sent were written, the status line included."""
+        return 0 if self._body is None else self._body.octets
+
     def stop_body(self) -> None:
         """Stop sending a body, if there is one; ``finished`` is not called."""
         if self._body is not None:

@@ -1,4 +1,4 @@
-"""The server's end of a TLS connection, of which the client may close its end first.
+"""The server's end of a TLS connection, which tells its protocol what TLS would hide.
 
 Requires the extra ``tls``.
 """
@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
 
 class ServerConnection(SSL.Connection):
-    """A TLS connection, which tells its protocol that the client will send no more.
+    """A TLS connection, which tells its protocol that the client will send no more, and of turns.
 
     With TLS 1.3, a close_notify ends only what its sender sends (RFC 8446 section 6.1).  A protocol
     that provides IHalfCloseableProtocol gets a call of ``readConnectionLost``, as if a TCP
     connection was half-closed, and can still write.  For any other protocol, and with
     TLS 1.2 (RFC 5246 section 7.2.1), Twisted answers the close_notify, and the connection is lost.
+
+    It also sets the protocol's attribute ``is_new_turn``: whether the data that follow are the
+    first ones of a read of the TCP connection.  One read may bring thousands of records.
     """
+
+    _is_first = True
+
+    _transport: Any
 
     def __init__(self, context: SSL.Context, transport: TLSMemoryBIOProtocol) -> None:
         super().__init__(context, None)
@@ -34,9 +41,12 @@ class ServerConnection(SSL.Connection):
         :raises SSL.ZeroReturnError: both ends are closed, or must be.
         """
         try:
-            return super().recv(bufsiz, flags)
+            received = super().recv(bufsiz, flags)
+        except SSL.WantReadError:
+            self._is_first = True
+            raise
         except SSL.ZeroReturnError:
-            protocol: Any = self._transport.wrappedProtocol
+            protocol = self._transport.wrappedProtocol
             if (
                 self.get_shutdown() & SSL.SENT_SHUTDOWN
                 or self.get_protocol_version() < SSL.TLS1_3_VERSION
@@ -45,3 +55,7 @@ class ServerConnection(SSL.Connection):
                 raise
             protocol.readConnectionLost()
             raise SSL.WantReadError from None
+        # That a protocol is told by an attribute saves a call for each command.
+        self._transport.wrappedProtocol.is_new_turn = self._is_first
+        self._is_first = False
+        return received

@@ -12,7 +12,6 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -99,10 +98,10 @@ def _tcp_socket(transport: Any) -> socket.socket | None:
     """Return the TCP socket of a transport, if it has one that can be probed."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
-    with suppress(AttributeError):
-        found = transport.getHandle()
-        if HAS_PROBES and isinstance(found, socket.socket) and found.family != socket.AF_UNIX:
-            return found
+    # After STLS, getHandle returns the TLS connection.
+    found = getattr(transport, "socket", None)
+    if HAS_PROBES and isinstance(found, socket.socket) and found.family != socket.AF_UNIX:
+        return found
     return None
 
 

@@ -29,17 +29,27 @@ class APOPTests(CommandTestCase):
         )
         self.serve(*self.checkers)
 
-    def apop(self, client, secret=b"tanstaaf"):
+    def apop(self, client, secret=b"tanstaaf", name=b"ann"):
         """Return the reply to APOP with the digest of a secret."""
         timestamp = client.greeting.split(b" ")[-1].strip()
         digest = md5(timestamp + secret, usedforsecurity=False).hexdigest()
-        return client.send_and_wait(b"APOP ann %b\r\n" % digest.encode())
+        return client.send_and_wait(b"APOP %b %b\r\n" % (name, digest.encode()))
 
     def test_login(self):
         """The digest of the right secret logs in, and that of another one does not."""
         client = self.connect()
         self.assertEqual(self.apop(client, b"other"), LOGIN_FAILED)
         self.assertEqual(self.apop(client), WELCOME)
+
+    def test_name(self):
+        """A name may contain spaces, but no control characters."""
+        client = self.connect()
+        self.assertEqual(
+            self.apop(client, name=b"ann\t"), b"-ERR control characters are not allowed\r\n"
+        )
+        self.assertIn(b"+OK ann of dewey's maildrop", self.apop(client, name=b"ann of dewey"))
+        (credentials,) = self.checkers[0].seen
+        self.assertEqual(credentials.username, b"ann of dewey")
 
     def test_user_is_forgotten(self):
         """The name of USER is not used after a failed APOP."""

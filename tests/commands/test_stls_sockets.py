@@ -1,5 +1,7 @@
 """STLS with TCP connections and real TLS."""
 
+from functools import partial
+
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
@@ -23,13 +25,16 @@ from popserv.core.replies import Reply
 from popserv.core.session import State
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.server.factory import POP3Factory
+from popserv.server.protocol import POP3Server
 from popserv.server.proxy import ProxyFactory
 from popserv.tls.certificates import Certificates
+from popserv.transports.liveness import HAS_PROBES
 from popserv.transports.peers import peer_name
 from popserv.transports.tls import TLSFactory
 from tests.certificates import issue, make_authority
 from tests.commands.harness import BEGIN_TLS, NEEDS_TLS, NO_TLS, Checker, check_password
 from tests.transcripts import SocketPeer
+from tests.transports.test_liveness import vanish, wait
 
 CA = make_authority()
 
@@ -192,6 +197,22 @@ class STLSSocketTests(TestCase):
         await self.lost
         self.assertEqual(list(self.factory.connections), [])
 
+    async def test_vanished(self):
+        """A client that has vanished after STLS is found."""
+        peer = await self.connect()
+        await self.start_tls(peer)
+        await self.exchange(peer, b"USER ann\r\n", b"+OK send PASS\r\n")
+        vanish(peer.transport.socket)
+        await wait(1.1)
+        (server,) = self.servers
+        self.assertTrue(await server.is_gone())
+        server.replace()
+        await self.lost
+        peer.transport.abortConnection()
+        await peer.closed()
+
+    test_vanished.skip = None if HAS_PROBES else "Linux is required"
+
     async def test_slow_reader(self):
         """A body is generated as fast as the client reads it over TLS."""
         peer = await self.connect()
@@ -278,6 +299,25 @@ class STLSSocketTests(TestCase):
         self.assertNotIn(b"OK", await peer.closed())
         self.assertTrue([each for each in log if "TLS handshake failed" in formatEvent(each)])
         self.assertEqual(list(self.factory.connections), [])
+
+    async def test_tls_port_full(self):
+        """If all connections have logged in, a new one does not wait for a handshake."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        self.serve(max_connections=1)
+        over_tls = TLSFactory(self.certificates, self.factory)
+        first = await self.connect(over_tls, tls=True)
+        await self.exchange(first, b"USER ann\r\n", b"+OK send PASS\r\n")
+        welcome = b"+OK ann's maildrop has 1 message (5 octets)\r\n"
+        await self.exchange(first, b"PASS pw\r\n", welcome)
+        second = await SocketPeer.connect(first.transport.getPeer().port)
+        self.assertEqual(await second.closed(), b"")
+        await self.lost
+        self.assertEqual(len(self.factory.connections), 1)
+        self.assertEqual([each for each in log if "handshake" in formatEvent(each)], [])
+        self.servers[0].connectionLost = partial(POP3Server.connectionLost, self.servers[0])
+        await first.lose()
+        while self.store.locked:
+            await wait(0.01)
 
     async def test_tls_port(self):
         """On a TLS port the greeting is sent over TLS, and there is no STLS."""

@@ -3,6 +3,7 @@
 from popserv.auth import precis
 from popserv.commands import utf8
 from popserv.core.languages import Languages
+from popserv.core.maildrop import Maildrop
 from popserv.core.snapshot import Snapshot
 from tests.commands.harness import CommandTestCase, response_line
 from tests.core.harness import make_session
@@ -108,6 +109,14 @@ class UTF8Tests(CommandTestCase):
         for _ in range(2):
             self.assertEqual(client.send(b"UTF8\r\n"), AS_STORED)
             self.assert_sizes(client, self.AS_STORED)
+
+    def test_again(self):
+        """UTF8 that was sent before does nothing, however many messages are marked."""
+        client = self.connect(b"UTF8", b"USER ann", b"PASS pw")
+        counted = []
+        self.patch(Maildrop, "use_stored_form", lambda maildrop: counted.append(maildrop))
+        self.assertEqual(client.send(b"UTF8\r\n"), AS_STORED)
+        self.assertEqual(counted, [])
 
     def test_marks(self):
         """UTF8 does not change deletion marks."""

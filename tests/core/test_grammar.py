@@ -96,8 +96,10 @@ class GrammarTests(SynchronousTestCase):
 
     def test_name_and_digest(self):
         """The digest of APOP follows the last space."""
-        self.assertEqual(grammar.name_and_digest(b"a b c "), (b"a b", b"c"))
-        for wrong in (None, b"", b"a", b"a ", b" a", b"a  "):
+        for name in (b"a", b"a b", b"a  b", b"\xc3\xa4 \x80"):
+            self.assertEqual(grammar.name_and_digest(name + b" c "), (name, b"c"))
+        wrong_names = (b"a\0 c", b"a\x1fb c", b"a b\x7f c", b"\tb c")
+        for wrong in (None, b"", b"a", b"a ", b" a", b"a  ", *wrong_names):
             self.assertRaises(BadCommand, grammar.name_and_digest, wrong)
 
     def test_one_of_two(self):

@@ -2,6 +2,7 @@
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -154,6 +155,8 @@ class IdleTimeoutTests(ServerTestCase):
         self.fill(ann)
         ann.send(b"HUGE\r\n")
         ann.clock.advance(601)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(601)
         self.assertTrue(ann.closed)
         ann.clock.advance(29)
         self.assertFalse(ann.transport.aborted)
@@ -192,6 +195,16 @@ class IdleTimeoutTests(ServerTestCase):
         ann.clock.advance(31)
         self.assertTrue(ann.transport.aborted)
 
+    def test_output_while_closing(self):
+        """Output that leaves after the connection was closed is not compared with none."""
+        unread = iter([0, 0, 5, 5])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
+        ann = self.logged_in()
+        ann.clock.pump([601, 31])
+        self.assertEqual((ann.closed, ann.transport.aborted), (True, False))
+        ann.clock.advance(31)
+        self.assertTrue(ann.transport.aborted)
+
     def test_unread_greeting(self):
         """A client may read the greeting until the timer has expired twice."""
         self.patch(idle, "unread_octets", lambda transport: 5)
@@ -225,6 +238,78 @@ class IdleTimeoutTests(ServerTestCase):
         self.assertEqual(self.store.released, 0)
         self.store.waiting["open"].callback(None)
         self.assert_released()
+
+    def retrieve(self, body):
+        """Return a client that retrieves a message whose chunks are in this body."""
+        self.store.deliver(b"ann", b"x\n" * 100_000)
+        ann = self.logged_in()
+
+        async def opened(message):
+            return body
+
+        ann.server.session.mailbox.open = opened
+        ann.send(b"RETR 3\r\n")
+        return ann
+
+    def test_slow_store(self):
+        """A client that accepts a body as fast as its store reads it stays connected."""
+        late = [Deferred() for _ in range(5)]
+        ann = self.retrieve([b"x\n" * 50_000, *late])
+        for each in late:
+            ann.clock.advance(599)
+            self.assertFalse(ann.closed)
+            each.callback(b"x\n" * 10_000)
+            self.assertEqual(len(ann.received()) // 30_000, 1)
+        ann.clock.advance(599)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(1)
+        self.assertTrue(ann.closed)
+
+    def test_silent_store(self):
+        """A body of which nothing more comes ends with the timer, at its second expiry at last."""
+        for first, expiries in ((b"", 1), (b"x\n" * 50_000, 2)):
+            body = [first, Deferred()]
+            ann = self.retrieve(body)
+            ann.clock.pump([599, 1, 599][: 2 * expiries - 1])
+            self.assertFalse(ann.closed)
+            ann.clock.advance(1)
+            self.assertTrue(ann.closed)
+            ann.lose()
+            body[1].callback(b"")
+
+    def test_stalled_reader_of_slow_store(self):
+        """Octets that wait in the buffers of a client that reads nothing count as not accepted."""
+        late = [Deferred() for _ in range(4)]
+        ann = self.retrieve([b"x\n" * 50_000, *late])
+        self.patch(idle, "unread_octets", lambda transport: len(transport.value()))
+        for each, is_closed in zip(late, (False, True, True, True), strict=True):
+            ann.clock.advance(601)
+            self.assertEqual(ann.closed, is_closed)
+            each.callback(b"x\n" * 10_000)
+        self.assertTrue(ann.transport.aborted)
+
+    def test_end_of_body(self):
+        """The last octets of a body may be accepted slowly."""
+        late, unread = Deferred(), iter([0, 9, 8, 8, 8])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
+        ann = self.retrieve([b"x\n" * 50_000, late])
+        ann.clock.advance(601)
+        self.fill(ann)
+        late.callback(b"x\n" * 50_000)
+        for is_closed in (False, False, True):
+            ann.clock.advance(601)
+            self.assertEqual(ann.closed, is_closed)
+
+    def test_slow_command(self):
+        """After a command for which the client has waited, it has the whole time again."""
+        self.store.slow = {"login"}
+        ann = self.connect(b"USER ann", b"PASS pw")
+        ann.clock.advance(595)
+        self.store.waiting["login"].callback(None)
+        ann.clock.advance(599)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(1)
+        self.assertTrue(ann.closed)
 
     def test_configured(self):
         """The timeout is that of the factory."""

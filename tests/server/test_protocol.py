@@ -2,9 +2,18 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from popserv.server import protocol, quick_clients, reply_writer
+from popserv.testing import MemoryTransport
+from popserv.transports.tls import TLSFactory
 from tests.server.harness import ServerTestCase
+from tests.transports.test_tls import Client, load
 
 COMMAND_LINES = (
     *(b"NOOP\r\n", b"noop\n", b"STAT \r\n", b"LIST 1\r\n", b"RETR 2\r\n", b"DELE 1\r\n"),
@@ -383,6 +392,79 @@ class InputTests(ServerTestCase):
             b"-ERR [SYS/TEMP] temporary failure, try again later\r\n+OK nothing done\r\n",
         )
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
+class TLSInputTests(ServerTestCase):
+    """Over TLS, where each line may have a record of its own."""
+
+    def connect_over(self, factory):
+        """Connect a client over the TLS of a factory, and log in as ann."""
+        self.clock, self.client = Clock(), Client()
+        self.transport = MemoryTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 54321))
+        self.tls = factory.buildProtocol(None)
+        self.server = self.tls.wrappedProtocol
+        self.delays = []
+        self.server.callLater = self.call_later
+        self.tls.makeConnection(self.transport)
+        for _ in range(2):
+            self.tls.dataReceived(self.client.handshake())
+            self.received()
+        self.assertEqual(self.send(b"USER ann\r\n", b"PASS pw\r\n"), 2)
+
+    def call_later(self, seconds, function):
+        """Call a function later, and record the delay."""
+        self.delays.append(seconds)
+        return self.clock.callLater(seconds, function)
+
+    def lose(self):
+        """Lose the connection."""
+        self.tls.connectionLost(Failure(ConnectionDone()))
+
+    def send(self, *records):
+        """Send records that are read from TCP at once; return the number of replies to them."""
+        for record in records:
+            self.client.write(record)
+        self.tls.dataReceived(self.client.outgoing.read())
+        return self.received()
+
+    def received(self):
+        """Return the number of the replies that the client gets now."""
+        # What STLS uses gathers its output until the next turn.
+        for _ in range(2):
+            self.output.advance(0)
+        octets, _ = self.client.read([self.transport.value()])
+        self.transport.clear()
+        return octets.count(b"+OK")
+
+    def factories(self):
+        """Yield the TLS of a TLS port, that of STLS, and that of STLS in an embedding program."""
+        self.output, certificates = Clock(), load(self)
+        yield TLSFactory(certificates, self.factory)
+        yield TLSMemoryBIOFactory(certificates, False, self.factory, self.output)
+        context = certificates.serverConnectionForTLS(None).get_context()
+        key_and_context = CertificateOptions()
+        key_and_context._context = context
+        yield TLSMemoryBIOFactory(key_and_context, False, self.factory, self.output)
+
+    def test_turns(self):
+        """Other sessions are served after 50 lines, whether in one record or in as many."""
+        # A connection that does not tell of turns has them after 50 lines, however they came.
+        for factory, lines in zip(self.factories(), (50, 50, 48), strict=True):
+            self.connect_over(factory)
+            self.assertEqual(self.send(*[b"NOOP\r\n"] * 118), lines)
+            self.clock.advance(0)
+            self.assertEqual(self.received(), 118 - lines)
+            self.assertEqual(self.delays.count(0), 2)
+            self.lose()
+
+    def test_turns_without_pipelining(self):
+        """A client that waits for each reply is never paused."""
+        for factory in list(self.factories())[:2]:
+            self.connect_over(factory)
+            for _ in range(200):
+                self.assertEqual(self.send(b"NOOP\r\n"), 1)
+                self.assertFalse(self.server.paused)
+            self.lose()
 
 
 class LogTests(ServerTestCase):

@@ -1,6 +1,7 @@
 """Replies and bodies: batches, back-pressure, bodies that fail."""
 
 import socket
+from itertools import product
 
 from twisted.internet import reactor
 from twisted.internet.defer import fail
@@ -8,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv.core.session import Session
 from popserv.messages.framing import MessageFramer
 from popserv.server import reply_writer
 from popserv.server.body import WRITE_SIZE
@@ -195,6 +197,81 @@ class OutputTests(ServerTestCase):
         self.assertEqual(sent, b"+OK 120009 octets\r\n" + start.replace(b"\n", b"\r\n"))
         self.assertTrue(ann.transport.aborted)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        ann.lose()
+        self.assert_released()
+
+
+class FaultyStoreTests(ServerTestCase):
+    """A store whose bodies break the rules: the session continues, or its maildrop is released."""
+
+    def opening(self, body):
+        """Return a client of a mailbox that opens each message as this body."""
+        ann = self.logged_in()
+        ann.server.session.read_cached = None
+
+        async def opened(message):
+            return body
+
+        ann.server.session.mailbox.open = opened
+        return ann
+
+    def test_no_body(self):
+        """What is no body is answered with an error, at once or after a wait."""
+        for body, slow in product((None, 5), (set(), {"open"})):
+            ann = self.opening(body)
+            opened = ann.server.session.mailbox.open
+
+            async def open_later(message, opened=opened):
+                await self.store.step("open")
+                return await opened(message)
+
+            ann.server.session.mailbox.open = open_later
+            self.store.slow = slow
+            reply = ann.send(b"RETR 1\r\nNOOP\r\n")
+            if slow:
+                self.store.waiting["open"].callback(None)
+                reply = ann.received()
+            self.assertEqual(
+                reply,
+                b"-ERR [SYS/TEMP] temporary failure, try again later\r\n+OK nothing done\r\n",
+            )
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+            ann.lose()
+            self.assertEqual(self.store.locked, set())
+
+    def test_close_fails(self):
+        """If a body cannot be closed, the response is complete, and the session continues."""
+        body = Body(b"one\n")
+        body.close = lambda: 1 // 0
+        ann = self.opening(body)
+        self.assertEqual(ann.send(b"RETR 1\r\nNOOP\r\n"), ONE_AND_NOOP)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        ann.lose()
+        self.assert_released()
+
+    def test_close_fails_at_the_end(self):
+        """If it cannot be closed when the connection is lost or too long idle, that ends, too."""
+        for end in (lambda ann: None, lambda ann: ann.clock.pump([601, 601])):
+            self.store.released = 0
+            body = Body(*[b"x\n" * 50_000] * 3)
+            body.close = lambda: 1 // 0
+            self.store.deliver(b"ann", b"x\n" * 150_000)
+            ann = self.opening(body)
+            self.fill(ann)
+            ann.send(b"RETR 3\r\n")
+            end(ann)
+            self.assertEqual(ann.closed, ann.clock.seconds() > 0)
+            ann.lose()
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assert_released()
+
+    def test_record_fails(self):
+        """If nothing can be recorded after a message, the connection is aborted."""
+        self.patch(Session, "record_retrieval", lambda session, message: 1 // 0)
+        ann = self.opening([b"one\n"])
+        self.assertEqual(ann.send(b"RETR 1\r\nNOOP\r\n"), b"")
+        self.assertTrue(ann.transport.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         ann.lose()
         self.assert_released()
 

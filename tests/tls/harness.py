@@ -3,6 +3,7 @@
 import contextlib
 import os
 import ssl
+from types import SimpleNamespace
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -146,7 +147,7 @@ class Handshake:
     """A completed handshake in memory, between the server and a client of Python's ssl module."""
 
     def __init__(self, certificates, context=None, name="pop.example.org", session=None):
-        self.server = certificates.serverConnectionForTLS(None)
+        self.server = certificates.serverConnectionForTLS(any_transport())
         self.server.set_accept_state()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = (context or client_context()).wrap_bio(
@@ -198,6 +199,11 @@ def resume(certificates, context, session=None):
     return pair, pair.client.session
 
 
+def any_transport():
+    """Return a TLS transport whose protocol does nothing."""
+    return SimpleNamespace(wrappedProtocol=SimpleNamespace())
+
+
 class GivenConnection:
     """Returns a connection that was created before."""
 
@@ -213,7 +219,8 @@ def openssl_pair(certificates, version=SSL.TLS1_3_VERSION, transport=None):
     """Return a client and a server after a handshake, both as pyOpenSSL connections."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
-    client, server = SSL.Connection(context, None), certificates.serverConnectionForTLS(transport)
+    client = SSL.Connection(context, None)
+    server = certificates.serverConnectionForTLS(transport or any_transport())
     client.set_connect_state()
     server.set_accept_state()
     for _ in range(4):

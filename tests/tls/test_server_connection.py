@@ -59,7 +59,7 @@ class ServerConnectionTests(CertificatesTestCase):
 
     def test_other_protocol(self):
         """For a protocol that cannot be half-closed, the connection is closed."""
-        _, server = self.close_client(object())
+        _, server = self.close_client(SimpleNamespace())
         self.assertRaises(SSL.ZeroReturnError, server.recv, 100)
 
     def test_tls_1_2(self):
@@ -68,3 +68,17 @@ class ServerConnectionTests(CertificatesTestCase):
         _, server = self.close_client(protocol, SSL.TLS1_2_VERSION)
         self.assertRaises(SSL.ZeroReturnError, server.recv, 100)
         self.assertEqual(protocol.calls, 0)
+
+    def test_turns(self):
+        """A protocol is told which of its data are the first of a read of the TCP connection."""
+        path, protocol = self.write("server.pem", SERVER_CERTIFICATE.pem()), SimpleNamespace()
+        transport = SimpleNamespace(wrappedProtocol=protocol)
+        client, server = openssl_pair(self.load(path), transport=transport)
+        for _ in range(2):
+            for record in (b"first", b"second", b"third"):
+                client.send(record)
+            server.bio_write(client.bio_read(1 << 16))
+            for record, is_first in ((b"first", True), (b"second", False), (b"third", False)):
+                self.assertEqual(server.recv(100), record)
+                self.assertEqual(protocol.is_new_turn, is_first)
+            self.assertRaises(SSL.WantReadError, server.recv, 100)

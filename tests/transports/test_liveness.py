@@ -43,7 +43,7 @@ class LivenessTests(TestCase):
         listening.close()
         for each in (client, accepted):
             self.addCleanup(each.close)
-        transport = SimpleNamespace(fileno=accepted.fileno, getHandle=lambda: accepted)
+        transport = SimpleNamespace(fileno=accepted.fileno, socket=accepted)
         return transport, accepted, client
 
     async def test_idle(self):
@@ -119,10 +119,10 @@ class LivenessTests(TestCase):
         ours, theirs = socket.socketpair()
         for each in (ours, theirs):
             self.addCleanup(each.close)
-        local = SimpleNamespace(fileno=ours.fileno, getHandle=lambda: ours)
+        local = SimpleNamespace(fileno=ours.fileno, socket=ours)
         self.assertFalse(await is_gone(local, None))
         self.assertFalse(await is_gone(StringTransport(), None))
-        self.assertFalse(await is_gone(SimpleNamespace(getHandle=lambda: None), None))
+        self.assertFalse(await is_gone(SimpleNamespace(socket=None), None))
         self.patch(liveness, "HAS_PROBES", False)
         await wait(1.1)
         self.assertFalse(await is_gone(transport, None))
