@@ -11,6 +11,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from popserv.core.snapshot import Snapshot, is_unique_id, select
+from popserv.maildrops.maildir.folders import FOLDER_NAMES
 from popserv.maildrops.maildir.listing.index import Index, View
 from popserv.maildrops.maildir.small_files import Version, is_settled, version
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
@@ -86,7 +87,9 @@ class Numbering:
         listed = self._read_list(maildir_fd, index, pins.unique_ids)
         unique_ids, new_pins = self._choose(index.base_names, pins.unique_ids, listed)
         after = pins
-        if index.times is not None:
+        times = index.all_times
+        # A message may be in a folder that is away, or be overlooked while it is renamed.
+        if times is not None and len(times) == len(FOLDER_NAMES):
             after = pins.without_removed(set(index.base_names), int(time.time()) // _DAY)
         if new_pins:
             after = after._replace(unique_ids={**after.unique_ids, **new_pins})
@@ -96,7 +99,7 @@ class Numbering:
             except OSError as error:
                 problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
-                if listed.unique_ids and error.errno not in _UNWRITABLE:
+                if listed.version is not None and error.errno not in _UNWRITABLE:
                     # The other server may number them before they can be pinned.
                     listed = listed._replace(hidden=listed.hidden | new_pins.keys())
                     unique_ids = [

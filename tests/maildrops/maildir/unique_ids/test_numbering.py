@@ -203,9 +203,11 @@ class FileNameTests(NumberedCase):
         """Pins of removed messages are dropped when they have been missing for thirty days."""
         self.pin(since=1, a=b"old", b=b"older")
         os.unlink(self.path_of(b"new/1.a"))
+        wait_for_clock_tick()
         self.assertEqual(self.uids(), [b"older"])
         self.assertEqual(self.pins(), {b"2.b": b"older"})
         self.pin(since=1, a=b"old")
+        wait_for_clock_tick()
         self.assertEqual(self.uids(), [b"2.b"])
         self.assertFalse(os.path.exists(self.path_of(pinned_file.NAME)))
         self.assertEqual(self.uids(), [b"2.b"])
@@ -215,6 +217,7 @@ class FileNameTests(NumberedCase):
         noticed = 20_000 * 86_400
         self.pin(a=b"old", b=b"older")
         os.unlink(self.path_of(b"new/1.a"))
+        wait_for_clock_tick()
         for seconds, pins in ((0, 2), (30 * 86_400 - 1, 2), (30 * 86_400, 1)):
             self.restart()
             with mock.patch.object(numbering.time, "time", return_value=float(noticed + seconds)):
@@ -231,6 +234,30 @@ class FileNameTests(NumberedCase):
         for folder in (b"new", b"cur"):
             os.rename(self.path_of(b"away-" + folder), self.path_of(folder))
         self.assertEqual(self.uids(), [b"old", b"older"])
+        self.assertEqual(len(self.pins()), 2)
+
+    def test_one_folder_away(self):
+        """A folder that is away costs no pin when others have been missing for thirty days."""
+        self.pin(a=b"old", b=b"older")
+        for folder, shown in ((b"cur", [b"old"]), (b"new", [b"older"])):
+            self.save(Pins({b"1.a": b"old", b"2.b": b"older", b"3.c": b"c", b"4.d": b"d"}, 1))
+            os.rename(self.path_of(folder), self.path_of(b"away"))
+            wait_for_clock_tick()
+            for _ in range(2):
+                self.assertEqual(self.uids(), shown)
+            os.rename(self.path_of(b"away"), self.path_of(folder))
+            self.assertEqual(self.uids(), [b"old", b"older"])
+            self.assertEqual(len(self.pins()), 4)
+        wait_for_clock_tick()
+        self.assertEqual(self.uids(), [b"old", b"older"])
+        self.assertEqual(len(self.pins()), 2)
+
+    def test_just_changed(self):
+        """While a rename may have been overlooked, no pin is dropped."""
+        self.pin(since=1, a=b"old", b=b"older")
+        os.unlink(self.path_of(b"new/1.a"))
+        with mock.patch.object(folders, "TRUSTED_AGE", 1 << 62):
+            self.assertEqual(self.uids(), [b"older"])
         self.assertEqual(len(self.pins()), 2)
 
     def test_uncertain_scan(self):
@@ -451,6 +478,16 @@ class DovecotTests(NumberedCase):
             first = str(log.warn.call_args_list[0].kwargs["problem"])
             self.assertIn("/ann/dovecot-uidlist", first)
         self.assertEqual(self.uids(), [*listed, b"0000000500000100"])
+
+    def test_full_disk_without_listed(self):
+        """New messages wait as well if the list has none of the messages that are there."""
+        for name in (b"new/1.a", b"cur/2.b:2,S"):
+            os.unlink(self.path_of(name))
+        self.put(b"new/3.c")
+        full = OSError(28, "No space left on device")
+        with failing(dovecot_uidlist, "assign", full), failing(pinned_file, "save", full):
+            self.assertEqual(self.uids(), [])
+        self.assertEqual(self.uids(), [b"0000000500000100"])
 
     def test_numbered_while_locked(self):
         """A message that Dovecot numbers meanwhile is shown."""
