@@ -197,6 +197,8 @@ def _locked(maildir_fd: int) -> Iterator[None]:
             break
         except FileExistsError as error:
             if time.monotonic() > deadline:
+                if _remove_abandoned_lock(maildir_fd):
+                    continue
                 if _age_of_lock(maildir_fd) < STALE_AGE:
                     raise ListLocked from error
                 raise unusable(LOCK_NAME, "old lock of a program that has ended") from error
@@ -211,6 +213,47 @@ def _locked(maildir_fd: int) -> Iterator[None]:
             os.unlink(LOCK_NAME, dir_fd=maildir_fd)
 
 
+def _remove_abandoned_lock(maildir_fd: int) -> bool:
+    """Remove the lock of a process of this machine that has ended, as Dovecot does.
+
+    Return whether it was removed.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(LOCK_NAME, flags, dir_fd=maildir_fd)
+        try:
+            lock = os.fstat(fd)
+            process, _, host = os.read(fd, 512).strip().partition(b":")
+        finally:
+            close(fd)
+        if host != os.fsencode(gethostname()) or not _has_ended(process):
+            return False
+        # Another program may have removed it meanwhile, and made one of its own.
+        if not os.path.samestat(lock, os.stat(LOCK_NAME, dir_fd=maildir_fd, follow_symlinks=False)):
+            return False
+        os.unlink(LOCK_NAME, dir_fd=maildir_fd)
+    except OSError:
+        return False
+    return True
+
+
+def _has_ended(process: bytes) -> bool:
+    """Return whether the process that a lock names does not exist."""
+    if not process.isdigit() or not 0 < int(process) < 1 << 31:
+        return False
+    if int(process) == os.getpid():
+        # In a container, a server has the number of the one before it; and whoever holds the lock
+        # of the maildrop does not wait for itself.
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def has_stale_lock(maildir_fd: int) -> bool:
     """Return whether a program has left Dovecot's lock behind."""
     return _age_of_lock(maildir_fd) >= STALE_AGE
@@ -221,4 +264,5 @@ def _age_of_lock(maildir_fd: int) -> float:
         status = os.stat(LOCK_NAME, dir_fd=maildir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return 0
-    return time.time() - status.st_mtime
+    # The clock may have been set back since.
+    return abs(time.time() - status.st_mtime)

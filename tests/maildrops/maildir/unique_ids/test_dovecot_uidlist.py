@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from socket import gethostname
 from unittest import mock
@@ -230,13 +232,64 @@ class AssignTests(ListCase):
         error = self.assertRaises(OSError, assign, self.fd, [b"9.x"])
         self.assertIn("old lock", str(error))
 
+    def test_abandoned(self):
+        """The lock of a process of this machine that has ended is removed, as Dovecot does."""
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        here = gethostname()
+        for process, host in (
+            (ended.pid, here),
+            (os.getpid(), here),
+            (f"{ended.pid}", here + "\n"),
+        ):
+            self.write(LOCK_NAME, os.fsencode(f"{process}:{host}"))
+            assign(self.fd, [b"9.x"])
+            self.assertFalse(os.path.exists(os.path.join(self.path, LOCK_NAME)))
+        self.assertEqual(self.read(), LIST + b"5 :9.x\n")
+        for holder in (
+            f"{ended.pid}:{here}x",
+            f"{ended.pid}",
+            f"{os.getppid()}:{here}",
+            f"0:{here}",
+            f"{1 << 31}:{here}",
+            f"-{ended.pid}:{here}",
+            f":{here}",
+        ):
+            self.write(LOCK_NAME, os.fsencode(holder))
+            self.assertRaises(ListLocked, assign, self.fd, [b"9.y"])
+        self.write(LOCK_NAME, os.fsencode(f"{ended.pid}:{here}"))
+        with failing(os, "kill", PermissionError(1, "not permitted")):
+            self.assertRaises(ListLocked, assign, self.fd, [b"9.y"])
+        with failing(os, "unlink", PermissionError(13, "denied")):
+            self.assertRaises(ListLocked, assign, self.fd, [b"9.y"])
+        self.assertEqual(self.read(), LIST + b"5 :9.x\n")
+
+    def test_abandoned_and_taken(self):
+        """A lock that another program makes in the place of an abandoned one is not removed."""
+        path = os.path.join(self.path, LOCK_NAME)
+        self.write(LOCK_NAME, os.fsencode(f"{os.getpid()}:{gethostname()}"))
+        real = os.stat
+
+        def stat(name, **options):
+            if name == LOCK_NAME:
+                os.rename(path, path + b".old")
+                self.write(LOCK_NAME, b"1:host")
+                self.patch(os, "stat", real)
+            return real(name, **options)
+
+        self.patch(os, "stat", stat)
+        self.assertRaises(ListLocked, assign, self.fd, [b"9.x"])
+        self.assertTrue(os.path.exists(path))
+
     def test_stale_age(self):
         """A lock is old once nobody has touched it for as long as Dovecot waits: two minutes."""
         path = os.path.join(self.path, LOCK_NAME)
         for make in (lambda: self.write(LOCK_NAME, b""), lambda: os.symlink(b"nowhere", path)):
             make()
             os.utime(path, (1000, 1000), follow_symlinks=False)
-            for age, is_stale, error in ((119, False, ListLocked), (120, True, OSError)):
+            ages = ((119, False, ListLocked), (120, True, OSError))
+            # The clock may have been set back.
+            for age, is_stale, error in (*ages, (-119, False, ListLocked), (-120, True, OSError)):
                 with mock.patch.object(time, "time", return_value=1000.0 + age):
                     self.assertEqual(has_stale_lock(self.fd), is_stale)
                     self.assertRaises(error, assign, self.fd, [b"9.x"])
