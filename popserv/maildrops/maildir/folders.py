@@ -160,15 +160,13 @@ class Folders:
             is_unchanged = self._open_times() == before
             if is_unchanged:
                 break
-        latest = max((max(folder[-2:]) for folder in before), default=0)
+        # Any program can set st_mtime, also to a time to come.
+        latest = max((folder[-1] for folder in before), default=0)
         return Scan(
             files,
             duplicates,
             is_unchanged and latest + CLOCK_TICK < started,
-            [
-                folder if max(folder[-2:]) + TRUSTED_AGE < started else folder[:1]
-                for folder in before
-            ]
+            [folder if folder[-1] + TRUSTED_AGE < started else folder[:1] for folder in before]
             if is_unchanged
             else None,
             frozenset(unlisted),
