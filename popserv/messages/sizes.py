@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 MakeDowngrader = Callable[[], "Downgrader"]
 """Makes a filter to the downgraded form: :class:`popserv.messages.downgrade.Downgrader`."""
 
+MAX_MESSAGE = 1 << 30
+"""The maximum octets of a message that stores count in a file of its own.
+
+A sparse file takes no room, and can have any number of octets: to count those would keep a thread
+busy for hours.
+"""
+
 _MAX_BUFFERED = 1 << 20
 """The maximum octets of ASCII that a counter buffers before it reads the MIME structure."""
 

@@ -24,6 +24,7 @@ from popserv.maildrops.maildir.contents import compressed
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.mbox import locks
 from popserv.maildrops.mbox import store as mbox
+from popserv.messages.sizes import MAX_MESSAGE
 from popserv.metrics import totals
 from popserv.metrics.channel import BoundedChannel, BoundedSite
 from popserv.options.table import CACHE_MESSAGES
@@ -96,6 +97,7 @@ SENTENCES = (
     f"{default(ReadAheadLimit, 'maximum')} responses of up to {MAX_OCTETS >> 10} KiB, for all",
     f"``--cache-messages``; the default is {CACHE_MESSAGES:,} messages.",
     f"of the {mbox._disk_threads._max_threads} threads that read them",
+    f"or an MH folder can have up to {MAX_MESSAGE >> 30} GiB ({MAX_MESSAGE:,} octets).",
     f"up to {compressed.MAX_OCTETS >> 30} GiB ({compressed.MAX_OCTETS:,} octets).",
     f"at most {compressed.MAX_WINDOW >> 20} MiB with xz or zstd",
     f"in the {maildir._disk_threads._max_threads} threads that read Maildirs.",

@@ -266,7 +266,9 @@ class MaildirMaildrops:
                 )
             is_unchanged = folders.are_unchanged_since(index.times)
             if not is_unchanged:
-                index = update_index(folders, index, self._cache.scans.record)
+                may_rename = not self._is_read_only
+                record = self._cache.scans.record
+                index = update_index(folders, index, record, may_rename=may_rename)
             elif not index.can_open_cached:
                 # It is from the size file, or from a file system that is not local.
                 index = index._replace(can_open_cached=folders.are_local())

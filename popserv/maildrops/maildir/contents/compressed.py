@@ -19,11 +19,12 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
+from popserv.messages.sizes import MAX_MESSAGE
 from popserv.runtime.extras import how_to_install
 
 _log = Logger()
 
-MAX_OCTETS = 1 << 30
+MAX_OCTETS = MAX_MESSAGE
 """The maximum octets of a decompressed message file; a small file can contain any number."""
 
 MAX_WINDOW = 1 << 26
@@ -55,7 +56,10 @@ _MAGIC = re.compile(
 
 
 class CannotDecompress(ValueError):
-    """A compressed file is damaged or too large, or nothing is installed that decompresses it."""
+    """A compressed file is damaged, or nothing is installed that decompresses it.
+
+    Or a file is too large, compressed or not.
+    """
 
 
 class Decompressor(Protocol):
@@ -255,6 +259,8 @@ def read_contents(fd: int, size: int) -> Iterator[bytes]:
     chunk = os.read(fd, size)
     compression = compression_of(chunk)
     if compression is None:
+        if os.fstat(fd).st_size > MAX_OCTETS:
+            raise CannotDecompress(f"it has more than {MAX_OCTETS} octets")
         while chunk:
             yield chunk
             chunk = os.read(fd, size)

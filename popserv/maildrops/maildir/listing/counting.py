@@ -214,8 +214,8 @@ def _read_small(name: bytes, folder: int, cached: bool) -> bytes | None:
 def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:
     """Return the sizes of an open message file, and its stamp from before it was read.
 
-    A compressed message has the sizes of its decompressed contents, and 0 octets if it cannot be
-    decompressed.
+    A compressed message has the sizes of its decompressed contents.  One that cannot be
+    decompressed, or is too large, has 0 octets.
     """
     status = os.fstat(fd)
     stamp = stamp_of(status)

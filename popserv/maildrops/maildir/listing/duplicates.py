@@ -24,6 +24,7 @@ from popserv.maildrops.maildir.files import stamp_of, status_of
 from popserv.maildrops.maildir.folders import Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_in_directory
+from popserv.messages.sizes import MAX_MESSAGE
 from popserv.runtime.closing import close
 
 _log = Logger()
@@ -52,19 +53,25 @@ class Separation(NamedTuple):
 
 
 def separate(
-    folders: Folders, scan: Scan, known: Mapping[bytes, Known], unrenamed: Mapping[bytes, bytes]
+    folders: Folders,
+    scan: Scan,
+    known: Mapping[bytes, Known],
+    unrenamed: Mapping[bytes, bytes],
+    *,
+    may_rename: bool = True,
 ) -> Separation:
     """Give every file a base name of its own, and enter it into ``scan.files``.
 
     ``known`` has the messages of an earlier index, and ``unrenamed`` is that of the separation
     before it.  A file that the index knows by its stamp keeps its base name; any other file gets
-    one that the index does not have.
+    one that the index does not have.  Unless it ``may_rename``, no file is renamed, as if the
+    Maildir could not be written.
 
     Waits for the disk: call it in a thread.
 
     :raises OSError: a file cannot be examined.
     """
-    separator = _Separator(folders, scan, known)
+    separator = _Separator(folders, scan, known, may_rename)
     others = defaultdict(list)
     for name, base_name in unrenamed.items():
         others[base_name].append(name)
@@ -85,11 +92,14 @@ def duplicate_name(base_name: bytes, digest: bytes, number: int) -> bytes:
 class _Separator:
     """Collects the outcome of a separation."""
 
-    def __init__(self, folders: Folders, scan: Scan, known: Mapping[bytes, Known]) -> None:
+    def __init__(
+        self, folders: Folders, scan: Scan, known: Mapping[bytes, Known], may_rename: bool
+    ) -> None:
         self._folders = folders
         self._found = scan.files
         self._duplicates = scan.duplicates
         self._known = known
+        self._may_rename = may_rename
         self._unrenamed: dict[bytes, bytes] = {}
         self._renamed: list[tuple[bytes, bytes]] = []
         self._errors: list[OSError] = []
@@ -178,6 +188,11 @@ class _Separator:
         try:
             fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
             try:
+                length = os.fstat(fd).st_size
+                if length > MAX_MESSAGE:
+                    # Nobody is sent its contents.
+                    digest.update(b"%d" % length)
+                    return digest.digest()
                 while chunk := os.read(fd, _CHUNK):
                     digest.update(chunk)
             finally:
@@ -198,7 +213,9 @@ class _Separator:
         self, name: bytes, base_name: bytes, location: bytes, status: os.stat_result
     ) -> None:
         """Enter a file by a base name, and rename the file if that is another than its own."""
-        if name != base_name:
+        if name != base_name and not self._may_rename:
+            self._unrenamed[name] = base_name
+        elif name != base_name:
             folder = self._folders.descriptor(location[0])
             old, new = base_name + location[1:], name + location[1:]
             try:

@@ -165,6 +165,7 @@ def update_index(
     record: Record = record_nothing,
     *,
     texts: dict[bytes, bytes] | None = None,
+    may_rename: bool = True,
 ) -> Index:
     """Scan the folders and return an index of the messages found; only new ones are counted.
 
@@ -187,7 +188,7 @@ def update_index(
             scan = folders.scan(cached=cached)
         if cached and (scan.duplicates or index.duplicates):
             raise NotCached
-        separation = _separate_duplicates(folders, scan, index)
+        separation = _separate_duplicates(folders, scan, index, may_rename)
         # The messages that remain in scan.files are new.
         locations = [scan.files.pop(base_name, _NO_FILE)[0] for base_name in index.base_names]
         if scan.unlisted:
@@ -221,7 +222,9 @@ def _are_listed_elsewhere(index: Index, scan: Scan) -> bool:
     return any(at[0] in scan.unlisted and base_name in scan.files for base_name, at in columns)
 
 
-def _separate_duplicates(folders: Folders, scan: Scan, index: Index) -> Separation:
+def _separate_duplicates(
+    folders: Folders, scan: Scan, index: Index, may_rename: bool
+) -> Separation:
     if not (scan.duplicates or index.duplicates):
         return Separation({}, False, True)
     wanted = {*scan.duplicates, *index.duplicates, *index.duplicates.values()}
@@ -230,7 +233,7 @@ def _separate_duplicates(folders: Folders, scan: Scan, index: Index) -> Separati
         for at, base_name in enumerate(index.base_names)
         if base_name in wanted
     }
-    return separate(folders, scan, known, index.duplicates)
+    return separate(folders, scan, known, index.duplicates, may_rename=may_rename)
 
 
 def _merge(index: Index, locations: list[bytes], counts: Counts) -> Index:

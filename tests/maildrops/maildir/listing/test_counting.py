@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from popserv.errors import MaildropUnavailable
 from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.contents import compressed
 from popserv.maildrops.maildir.listing import counting
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.sizes import measure
@@ -21,6 +22,8 @@ from tests.maildrops.maildir.harness import (
     MaildirCase,
     before_each_call,
     failing,
+    read_message,
+    result,
     uids_of,
 )
 from tests.messages.harness import texts
@@ -148,6 +151,37 @@ class OctetsTests(MaildirCase):
         self.put(b"new/1.a", gzip.compress(b"x")[:-1])
         with self.session() as mailbox:
             self.assertEqual([*mailbox.messages.octets], [0])
+
+    def test_too_large(self):
+        """A message of more than 1 GiB is not read, and has 0 octets; RETR names its file."""
+        for name in (b"new/1.a", b"cur/1.a:2,S", b"cur/2.b:2,"):
+            self.put(name, b"Subject: x\n\n")
+            os.truncate(self.path_of(name), (1 << 30) + 1)
+        reads = []
+        real = os.read
+
+        def read(fd, size):
+            reads.append(size)
+            return real(fd, size)
+
+        with mock.patch.object(os, "read", read), self.session() as mailbox:
+            self.assertEqual([*mailbox.messages.octets], [0, 0, 0])
+            self.assertEqual(len(set(uids_of(mailbox))), 3)
+            with self.assertRaises(MaildropUnavailable) as refused:
+                read_message(mailbox, 2)
+            problem = f"{self.root}/ann/cur/2.b:2,: it has more than 1073741824 octets"
+            self.assertEqual(str(refused.exception.__cause__), problem)
+            result(mailbox.remove(mailbox.messages))
+        self.assertLess(len(reads), 10)
+        self.assertEqual(self.read_in_session(), [])
+
+    def test_largest(self):
+        """A message of exactly the limit is read."""
+        self.patch(compressed, "MAX_OCTETS", 1 << 17)
+        for name, octets in ((b"new/1.a", 1 << 17), (b"new/2.b", (1 << 17) + 1)):
+            self.put(name, b"Subject: x\n\n" + bytes(octets - 12))
+        with self.session() as mailbox:
+            self.assertEqual([*mailbox.messages.octets], [(1 << 17) + 4, 0])
 
     def test_special_files(self):
         """A file that becomes a special file before it is counted is left out."""

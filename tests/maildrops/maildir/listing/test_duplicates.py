@@ -105,6 +105,26 @@ class SeparationTests(DuplicateCase):
         name = duplicates.duplicate_name(b"1.a", blake2b(b"new\n", digest_size=20).digest(), 0)
         self.assertIn(b"cur/%b:2,S" % name, self.file_names())
 
+    def test_read_only_user(self):
+        """For a user who may only read, no file is renamed, and the unique-ids are the same."""
+        self.put_at(1, b"cur/1.a:2,S", b"old\n")
+        self.put_at(2, b"new/1.a", b"new\n")
+        names = self.file_names()
+        variant = self.maildrops.variant(trash="", path=b"", read_only=True)
+        shown = []
+        for _ in range(2):
+            with self.session(maildrops=variant) as mailbox:
+                shown.append(uids_of(mailbox))
+                bodies = {read_message(mailbox, at) for at in range(2)}
+                self.assertEqual(bodies, {b"old\n", b"new\n"})
+        self.assertEqual(self.file_names(), names)
+        self.log.warn.assert_not_called()
+        self.restart()
+        with self.session() as mailbox:
+            shown.append(uids_of(mailbox))
+        self.assertNotEqual(self.file_names(), names)
+        self.assertEqual(shown[1:], shown[:2])
+
     def test_forms(self):
         """The time, the host and the fields of a base name stay, whichever of them it has."""
         for base_name, form in (
