@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from popserv.maildrops.mh.folder import FileKey, key_of, open_number
 from popserv.maildrops.mh.index_file import Entry
-from popserv.messages.sizes import MakeDowngrader, measure
+from popserv.messages.sizes import MAX_MESSAGE, MakeDowngrader, Sizes, measure
 from popserv.runtime.closing import close
 
 _CHUNK = 1 << 17
@@ -70,11 +70,14 @@ class Counting:
 def count_file(fd: int, number: int, downgrader: MakeDowngrader | None) -> Entry:
     """Count an open message, read from its start, and calculate its unique-id.
 
+    One that is too large has 0 octets, and the unique-id of an empty one.
+
     :raises OSError: it cannot be read.
     """
     key = key_of(os.fstat(fd))
     content = blake2b(digest_size=16)
-    sizes = measure(_read(fd, content.update), downgrader)
+    is_too_large = key.length > MAX_MESSAGE
+    sizes = Sizes(0, None) if is_too_large else measure(_read(fd, content.update), downgrader)
     digest = content.hexdigest().encode("ascii")
     uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
     return Entry(number, key, sizes, digest, uid.encode("ascii"))

@@ -47,7 +47,8 @@ class Scan(NamedTuple):
     ``files`` has the keys of the messages by their numbers, in the order of these, and ``missing``
     the numbers of those that were listed and could not be found.  If ``is_settled``, there are
     none, and no file was renamed unnoticed during the scan.  ``times`` are those of the folder, or
-    None if a later change need not alter them.  ``started`` is the time in ns.
+    None if a later change need not alter them, or a message may still be being written, which does
+    not alter them either.  ``started`` is the time in ns.
     """
 
     files: dict[int, FileKey]
@@ -92,24 +93,25 @@ def scan(folder: int) -> Scan:
     for _ in range(MAX_SCANS):
         started = time.clock_gettime_ns(FILE_CLOCK)
         before = times_of(folder)
-        files, missing = _list(folder)
+        files, missing, written = _list(folder)
         is_unchanged = times_of(folder) == before
         if is_unchanged:
             break
-    _, _, modified, changed = before
-    latest = max(modified, changed)
+    # Programs set st_mtime to any time, as copies do, but nothing sets st_ctime.
+    changed = before[-1]
     is_complete = is_unchanged and not missing
     return Scan(
         files,
         missing,
-        is_complete and latest + CLOCK_TICK < started,
-        before if is_complete and latest + TRUSTED_AGE < started else None,
+        is_complete and changed + CLOCK_TICK < started,
+        before if is_complete and max(changed, written) + TRUSTED_AGE < started else None,
         started,
     )
 
 
-def _list(folder: int) -> tuple[dict[int, FileKey], list[int]]:
-    files, missing = {}, []
+def _list(folder: int) -> tuple[dict[int, FileKey], list[int], int]:
+    """Return the files, the missing numbers, and the time of the latest change of a file in ns."""
+    files, missing, latest = {}, [], 0
     with os.scandir(folder) as entries:
         for entry in entries:
             if _NUMBER.fullmatch(entry.name):
@@ -120,7 +122,9 @@ def _list(folder: int) -> tuple[dict[int, FileKey], list[int]]:
                     continue
                 if stat.S_ISREG(status.st_mode):
                     files[int(entry.name)] = key_of(status)
-    return dict(sorted(files.items())), missing
+                    if status.st_ctime_ns > latest:
+                        latest = status.st_ctime_ns
+    return dict(sorted(files.items())), missing, latest
 
 
 def check_gone(folder: int, numbers: Iterable[int]) -> None:

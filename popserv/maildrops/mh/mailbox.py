@@ -19,6 +19,7 @@ from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mh.body import Body
 from popserv.maildrops.mh.flags import flags_in, retrieved
 from popserv.maildrops.mh.folder import (
+    MAX_SCANS,
     RETRY_DELAYS,
     FileKey,
     Scan,
@@ -40,7 +41,7 @@ from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.refusals import refusal
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
-from popserv.messages.sizes import MakeDowngrader
+from popserv.messages.sizes import MAX_MESSAGE, MakeDowngrader
 from popserv.runtime.closing import close
 from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
@@ -76,6 +77,10 @@ class MHMailbox:
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
         entry = self.index.entries[message.position]
+        if entry.key.length > MAX_MESSAGE:
+            error = OSError(errno.EFBIG, f"it has more than {MAX_MESSAGE} octets")
+            problem = explain_in_directory(error, self._folder, b"%d" % entry.number)
+            raise refusal(error, _CANNOT_BE_READ) from problem
         try:
             fd = self._open_if_same(entry.number, entry.key)
             if fd is None:
@@ -153,23 +158,35 @@ class MHMailbox:
 
     def _remove(self, positions: list[int]) -> list[tuple[int, OSError]]:
         """Remove messages; return the positions of those that remain, with the reasons."""
+        left = positions
+        remaining: list[tuple[int, OSError]] = []
+        failure, name = still_changing(), None
         try:
             with locked_sequences(self._folder) as sequences:
-                found = self._scan(positions)
-                numbers, remaining = self._locate(found, positions)
-                kept = found.numbers - set(numbers.values())
-                read = retrieved(sequences, kept)
-                # First, so that no other message that gets a number seems retrieved.
-                sequences.keep_only(kept)
-                if UNSEEN not in sequences:
-                    # Without unseen messages, the others would seem unread.
-                    sequences.set(RETRIEVED, read)
-                sequences.write()
-                errors = self._unlink(numbers)
+                for _ in range(MAX_SCANS):
+                    found = self._scan(left)
+                    numbers, changed = self._locate(found, left)
+                    kept = found.numbers - set(numbers.values())
+                    read = retrieved(sequences, kept)
+                    # First, so that no other message that gets a number seems retrieved.
+                    sequences.keep_only(kept)
+                    if UNSEEN not in sequences:
+                        # Without unseen messages, the others would seem unread.
+                        sequences.set(RETRIEVED, read)
+                    sequences.write()
+                    left, errors = self._unlink(numbers)
+                    remaining += changed + errors
+                    if not left:
+                        break
         except OSError as error:
-            problem = explain_in_directory(error, self._folder, NAME)
-            return [(position, problem) for position in positions]
-        return remaining + errors
+            failure, name = error, NAME
+            if not left:
+                # Only the end has failed: what could be removed is.
+                self._log_sequences(error)
+        if left:
+            problem = explain_in_directory(failure, self._folder, name)
+            remaining += [(position, problem) for position in left]
+        return remaining
 
     def _locate(
         self, found: Scan, positions: Iterable[int]
@@ -194,17 +211,22 @@ class MHMailbox:
                 remaining.append((position, problem))
         return numbers, remaining
 
-    def _unlink(self, numbers: dict[int, int]) -> list[tuple[int, OSError]]:
+    def _unlink(self, numbers: dict[int, int]) -> tuple[list[int], list[tuple[int, OSError]]]:
+        """Unlink messages; return the positions of those without a file, and errors.
+
+        A program that does not use the lock may have given those another number just now.
+        """
+        missing: list[int] = []
         errors: list[tuple[int, OSError]] = []
         for position, number in numbers.items():
             try:
                 unlink_if_same(self._folder, number, self.index.entries[position].key)
             except FileNotFoundError:
-                pass
+                missing.append(position)
             except OSError as error:
                 name = b"%d" % number
                 errors.append((position, explain_in_directory(error, self._folder, name)))
-        return errors
+        return missing, errors
 
     async def last_retrieved(self) -> Message | None:
         """See IRetrievalRecord."""

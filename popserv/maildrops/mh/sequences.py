@@ -2,6 +2,10 @@
 
 The file is changed in place under a lock of fcntl(2), as nmh does by default (``datalocking``), and
 removed when there are no sequences.  See mh-sequence(5).
+
+That lock is one of the process: it excludes none of its threads, and is lost when any of them
+closes the file.  The threads therefore also exclude each other, from before the file is opened
+until it is closed.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ _MAX_OCTETS = 1 << 20
 _LINE = re.compile(rb"([A-Za-z][A-Za-z0-9]*):((?:\s+[0-9]{1,18}(?:-[0-9]{1,18})?)*)\s*")
 
 _Ranges = list[tuple[int, int]]
+
+# The threads that have the file of a folder open, by the device and inode number of the folder.
+_threads: dict[tuple[int, int], object] = {}
 
 
 class Sequences:
@@ -122,13 +129,10 @@ def read_sequences(folder: int) -> Sequences:
     :raises OSError: the file cannot be locked or read.
     """
     try:
-        fd = _open_locked(folder, os.O_RDONLY, fcntl.LOCK_SH)
+        with _locked_file(folder, os.O_RDONLY, fcntl.LOCK_SH) as fd:
+            return Sequences(os.pread(fd, _MAX_OCTETS, 0))
     except FileNotFoundError:
         return Sequences()
-    try:
-        return Sequences(os.pread(fd, _MAX_OCTETS, 0))
-    finally:
-        close(fd)
 
 
 @contextmanager
@@ -138,15 +142,12 @@ def locked_sequences(folder: int) -> Iterator[LockedSequences]:
     The caller calls :meth:`LockedSequences.write`; in the end an empty file is removed.  Waits for
     a lock: call it in a thread.
 
-    :raises OSError: the file cannot be locked or read.
+    :raises OSError: the file cannot be locked or read, or in the end not be removed or closed.
     """
-    fd = _open_locked(folder, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-    try:
+    with _locked_file(folder, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as fd:
         yield LockedSequences(fd)
         if os.fstat(fd).st_size == 0:
             os.unlink(NAME, dir_fd=folder)
-    finally:
-        os.close(fd)
 
 
 class LockedSequences(Sequences):
@@ -160,16 +161,31 @@ class LockedSequences(Sequences):
     def write(self) -> None:
         """Write the sequences if they have changed.
 
-        :raises OSError: they cannot be written.
+        :raises OSError: they cannot be written, and are as they were if the disk is full.
         """
         text = self.encode()
         if len(text) > _MAX_OCTETS:
             raise OSError(errno.EFBIG, "too large to be read again", NAME)
-        if text != self._before:
-            # With one call, so that no interruption leaves a part.
-            if os.pwrite(self._fd, text, 0) != len(text):
-                raise OSError(errno.ENOSPC, "written in part", NAME)
-            os.ftruncate(self._fd, len(text))
+        if text == self._before:
+            return
+        if text:
+            # With one call, so that no interruption leaves a part; and until the file is cut, what
+            # follows the last line is a continuation of it without a number.
+            padded = text.ljust(len(self._before))
+            try:
+                if os.pwrite(self._fd, padded, 0) != len(padded):
+                    raise OSError(errno.ENOSPC, "written in part", NAME)
+            except OSError:
+                self._restore()
+                raise
+        os.ftruncate(self._fd, len(text))
+        self._before = text
+
+    def _restore(self) -> None:
+        """Write back what was in the file, for which it has room, or had."""
+        with suppress(OSError):
+            os.pwrite(self._fd, self._before, 0)
+            os.ftruncate(self._fd, len(self._before))
 
     def sync(self) -> None:
         """Write the file to disk.
@@ -179,29 +195,49 @@ class LockedSequences(Sequences):
         os.fsync(self._fd)
 
 
-def _open_locked(folder: int, flags: int, operation: int) -> int:
-    delays = iter(LOCK_DELAYS)
-    while True:
-        fd = os.open(
-            NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder
-        )
-        try:
-            _check(fd)
-            fcntl.lockf(fd, operation | fcntl.LOCK_NB)
-            if _is_at_path(folder, fd):
-                if flags & os.O_CREAT and os.fstat(fd).st_size == 0:
-                    _copy_owner(folder, fd)
-                return fd
-        except BlockingIOError:
-            pass
-        except BaseException:
-            close(fd)
-            raise
+@contextmanager
+def _locked_file(folder: int, flags: int, operation: int) -> Iterator[int]:
+    """Open and lock the file of an open folder, and close it in the end.
+
+    :raises OSError: it cannot be opened or locked, or in the end not be closed.
+    """
+    status = os.fstat(folder)
+    key, thread = (status.st_dev, status.st_ino), object()
+    for delay in (*LOCK_DELAYS, None):
+        if _threads.setdefault(key, thread) is thread:
+            try:
+                fd = _open_locked(folder, flags, operation)
+                if fd is not None:
+                    try:
+                        yield fd
+                    finally:
+                        # What was written may be lost if this fails.
+                        (os.close if flags & os.O_CREAT else close)(fd)
+                    return
+            finally:
+                del _threads[key]
+        if delay is not None:
+            time.sleep(delay)
+    raise OSError(errno.EAGAIN, "another program has locked it", NAME)
+
+
+def _open_locked(folder: int, flags: int, operation: int) -> int | None:
+    """Open and lock the file; return None if another program has locked or removed it."""
+    fd = os.open(NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        _check(fd)
+        fcntl.lockf(fd, operation | fcntl.LOCK_NB)
+        if _is_at_path(folder, fd):
+            if flags & os.O_CREAT and os.fstat(fd).st_size == 0:
+                _copy_owner(folder, fd)
+            return fd
+    except BlockingIOError:
+        pass
+    except BaseException:
         close(fd)
-        delay = next(delays, None)
-        if delay is None:
-            raise OSError(errno.EAGAIN, "another program has locked it", NAME)
-        time.sleep(delay)
+        raise
+    close(fd)
+    return None
 
 
 def _check(fd: int) -> None:

@@ -3,13 +3,15 @@
 import errno
 import io
 import os
+import threading
 import time
 from itertools import count
+from unittest.mock import patch
 
 from twisted.trial.unittest import TestCase
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
-from popserv.maildrops.mh import sequences
+from popserv.maildrops.mh import mailbox, sequences
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.testing import NewMailContract
 from tests.maildrops.interrupted import Killed, interposed
@@ -56,6 +58,33 @@ class FinalDeliveryTests(MHCase):
             self.assertEqual(max(self.contents()), number)
         with open(os.path.join(self.path, ".mh_sequences")) as file:
             self.assertEqual(file.read(), "unseen: 1-2\n")
+
+    def test_during_quit(self):
+        """A message that is delivered while QUIT removes others is unseen."""
+        for _ in range(2):
+            self.deliver()
+        tried = threading.Event()
+        real_sleep, real_scan = time.sleep, mailbox.scan
+
+        thread = threading.Thread(target=self.deliver)
+
+        def sleep(seconds):
+            if threading.current_thread() is thread:
+                tried.set()
+            real_sleep(seconds)
+
+        def scan(fd):
+            found = real_scan(fd)
+            if thread.ident is None:
+                thread.start()
+                self.assertTrue(tried.wait(5))
+            return found
+
+        self.patch(time, "sleep", sleep)
+        with patch.object(mailbox, "scan", scan):
+            self.remove(0)
+        thread.join()
+        self.assertEqual(self.sequences(), b"unseen: 2-3\n")
 
     def test_no_unseen(self):
         """The sequence is made if there is none; other sequences stay, and are not added to."""

@@ -105,7 +105,8 @@ class FolderTests(MHCase):
             (TRUSTED_AGE, True, False),
             (TRUSTED_AGE + 1, True, True),
         ):
-            for modified, changed in ((now - age, 0), (0, now - age)):
+            # Any program can set the time of modification, also to a time to come.
+            for modified, changed in ((0, now - age), (now + 10**12, now - age)):
                 # The number of an inode may be greater than any time.
                 times = (1, 1 << 63, modified, changed)
                 with (
@@ -115,6 +116,22 @@ class FolderTests(MHCase):
                     found = self.scan()
                 self.assertEqual(found.is_settled, is_settled)
                 self.assertEqual(found.times, times if is_trusted else None)
+
+    def test_written(self):
+        """Times are not trusted while a message may be being written, which does not alter them."""
+        self.deliver(b"1\n", b"2\n")
+        changed = os.stat(self.file(2)).st_ctime_ns
+        for age, is_trusted in ((TRUSTED_AGE, False), (TRUSTED_AGE + 1, True)):
+            for modified in (0, changed + 10**12):
+                os.utime(self.file(1), ns=(modified, modified))
+                changed = max(os.stat(self.file(number)).st_ctime_ns for number in (1, 2))
+                with (
+                    patch.object(module.time, "clock_gettime_ns", return_value=changed + age),
+                    patch.object(module, "times_of", return_value=(1, 1, 0, 0)),
+                ):
+                    found = self.scan()
+                self.assertTrue(found.is_settled)
+                self.assertEqual(found.times is not None, is_trusted)
 
     def test_lock(self):
         """The lock excludes another descriptor of the folder."""

@@ -231,7 +231,7 @@ class LeftOutCase(MHCase):
             found = real(fd)
             if left:
                 left.pop()
-                change(*found)
+                change(*found[:2])
             return found
 
         return patch.object(folder, "_list", listed)

@@ -198,6 +198,55 @@ class RemovalTests(MailboxCase):
             result(mailbox.remove(mailbox.messages[:2]))
         self.assertEqual(self.read_all(), [b"3\n"])
 
+    def renaming(self, renumber):
+        """Have a program without the lock act before each message is unlinked."""
+        real = module.unlink_if_same
+
+        def unlink(fd, number, key):
+            renumber(number)
+            real(fd, number, key)
+
+        return patch.object(module, "unlink_if_same", unlink)
+
+    def test_renumbered_at_last(self):
+        """A message that gets another number at the last moment is removed all the same."""
+
+        def renumber(number):
+            if number == 3:
+                os.rename(self.file(3), self.file(1))
+            elif number == 4:
+                os.unlink(self.file(4))
+
+        with self.renaming(renumber):
+            self.remove(1, 2)
+        self.assertEqual(numbers_in(self.path), [2])
+        self.assertEqual(self.sequences(), b"cur: 2\nunseen: 2\nmine: 2\n")
+
+    def test_renumbered_again(self):
+        """If it gets other numbers again and again, it remains, and the others are removed."""
+
+        def renumber(number):
+            if number != 2:
+                os.rename(self.file(number), self.file(number + 10))
+
+        with self.renaming(renumber), self.assertRaises(RemovalFailed) as failed:
+            self.remove(0, 1)
+        self.assertEqual(failed.exception.remaining, 1)
+        problem = f"{self.path}: other programs keep renaming its messages"
+        self.assertEqual(str(failed.exception.__cause__), problem)
+        self.assertEqual(self.read_all(), [b"3\n", b"2\n"])
+
+    def test_end_of_lock(self):
+        """If only the lock does not end as it should, the messages are removed, which is told."""
+        error = OSError(errno.EIO, "I/O error")
+        is_file = lambda name, *_, **__: name == b".mh_sequences"  # noqa: E731
+        with failing(os, "unlink", error, is_file), patch.object(module, "_log") as log:
+            self.sequences(b"unseen: 2\n")
+            with self.session() as mailbox:
+                result(mailbox.remove(mailbox.messages))
+        self.assertIn(self.file(".mh_sequences"), str(log.warn.call_args))
+        self.assertEqual(self.read_all(), [])
+
     def test_changed(self):
         """A message that was changed remains, because the client has not seen all of it."""
         with self.session() as mailbox:

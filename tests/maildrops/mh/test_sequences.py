@@ -125,6 +125,39 @@ class FileTests(MHCase):
         finally:
             other.communicate()
 
+    def is_locked(self):
+        """Return whether the file is locked against other programs."""
+        program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | 4)"
+        done = subprocess.run(
+            [sys.executable, "-c", program, self.file(".mh_sequences")],
+            check=False,
+            stderr=subprocess.DEVNULL,
+        )
+        return done.returncode != 0
+
+    def test_threads(self):
+        """Threads of one server exclude each other, and do not lose the lock against nmh."""
+        self.sequences(b"a: 1\n")
+        others = os.path.join(self.root, "bob")
+        os.mkdir(others)
+        waited = []
+        with self.folder() as folder, self.folder() as same, patch("time.sleep", waited.append):
+            for use in (read_sequences, lambda fd: locked_sequences(fd).__enter__()):
+                with locked_sequences(folder):
+                    with self.assertRaises(OSError) as failed:
+                        use(same)
+                    self.assertTrue(self.is_locked())
+                self.assertEqual(failed.exception.errno, errno.EAGAIN)
+                self.assertEqual(waited, list(LOCK_DELAYS))
+                waited.clear()
+                self.assertIn(b"a", read_sequences(same))
+            other = os.open(others, os.O_RDONLY)
+            with locked_sequences(folder), locked_sequences(other):
+                pass
+            os.close(other)
+        self.assertEqual(waited, [])
+        self.assertFalse(self.is_locked())
+
     def test_replaced(self):
         """A file that another program has removed while it was locked is opened again."""
         for replacement in (b"b: 1\n", None):
@@ -174,12 +207,64 @@ class FileTests(MHCase):
             fsync.assert_called_once()
 
     def test_no_room(self):
-        """A write that fails, or writes a part, is reported."""
-        for written in (OSError(errno.ENOSPC, "full"), lambda *_: 1):
-            with patch.object(sequences.os, "pwrite", side_effect=written):
-                with self.assertRaises(OSError) as failed:
-                    self.change([1])
-                self.assertEqual(failed.exception.errno, errno.ENOSPC)
+        """A write that fails, or writes a part, is reported, and the file is as it was."""
+        real = os.pwrite
+        before = b"a: 1000-2000 3000 4000\nb: 7\n"
+
+        def full(fd, data, offset):
+            if data != before:
+                raise OSError(errno.ENOSPC, "full")
+            return real(fd, data, offset)
+
+        def part(fd, data, offset):
+            return real(fd, data if data == before else data[: len(before) + 1], offset)
+
+        for write in (full, part):
+            self.sequences(before)
+            with patch.object(sequences.os, "pwrite", write), self.assertRaises(OSError) as failed:
+                self.change(range(1001, 1100, 2))
+            self.assertEqual(failed.exception.errno, errno.ENOSPC)
+            self.assertEqual(self.sequences(), before)
+
+    def test_not_restored(self):
+        """If the file cannot be written at all, the first error is reported."""
+        self.sequences(b"a: 1\n")
+        errors = [OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken")]
+        with (
+            patch.object(sequences.os, "pwrite", side_effect=errors),
+            self.assertRaises(OSError) as failed,
+        ):
+            self.change([1, 2])
+        self.assertEqual(failed.exception.errno, errno.ENOSPC)
+
+    def test_killed(self):
+        """What a server leaves that is killed before it cuts the file has no old number."""
+        before = b"a: 1 3 5 7 9\nretrieved: 2 4 7 9\n"
+        texts = (b"a: 1", b"a: 1 3 5 7 9\nretrieve: 2 4 7 9", b"a: 1 3 5 7 9\nretrieved: 2 4 7")
+        for text in (*texts, b"a: 1\nno sequence"):
+            self.sequences(before)
+            contents = Sequences(text)
+            expected = contents.encode()
+            with self.folder() as folder:
+                killed = patch.object(sequences.os, "ftruncate", side_effect=KeyboardInterrupt)
+                with killed, self.assertRaises(KeyboardInterrupt), locked_sequences(folder) as file:
+                    file.__dict__.update(contents.__dict__)
+                    file.write()
+                after = read_sequences(folder)
+            # nmh takes an empty line for an error, and an indented one for a continuation.
+            self.assertNotIn(b"\n\n", self.sequences())
+            self.assertEqual(after.encode().replace(b" \n", b"\n").rstrip(), expected.rstrip())
+            self.change([1])
+            self.assertTrue(self.sequences().startswith(b"a: 1\n"))
+
+    def test_written_twice(self):
+        """What is changed back after it was written is written again."""
+        self.sequences(b"a: 1\n")
+        with self.folder() as folder, locked_sequences(folder) as contents:
+            for numbers in ([2], [1]):
+                contents.set(b"a", numbers)
+                contents.write()
+        self.assertEqual(self.sequences(), b"a: 1\n")
 
     def test_owner(self):
         """A new file has the owner of the folder, if the server may set it."""

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage
-from popserv.maildrops.mh import MHMaildrops
+from popserv.maildrops.mh import MHMaildrops, counting
 from popserv.maildrops.mh import folder as folder_module
+from popserv.maildrops.mh import mailbox as mailbox_module
 from popserv.maildrops.mh import store as module
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
@@ -105,6 +106,46 @@ class StoreTests(MHCase):
         self.uids()
         with failing(folder_module.os, "scandir", AssertionError):
             self.uids()
+
+    def test_partly_written(self):
+        """A message that is written on after a session is another one in the next session."""
+        for owner in (folder_module, module):
+            # Writing does not alter the times of the folder.
+            self.patch(owner, "times_of", lambda fd: (1, 1, 0, 0))
+        with open(self.file(1), "wb", buffering=0) as file:
+            file.write(b"the start\n")
+            (part,) = self.uids()
+            file.write(b"the end\n")
+            (whole,) = self.uids()
+        self.assertNotEqual(part, whole)
+        self.assertEqual(self.read_all(), [b"the start\nthe end\n"])
+
+    def test_too_large(self):
+        """A message of more than 1 GiB is not read, and has 0 octets; RETR names its file."""
+        self.deliver(b"1\n", b"2\n", b"3\n")
+        for number in (1, 2):
+            os.truncate(self.file(number), (1 << 30) + 1)
+        with failing(os, "read", AssertionError, lambda fd, _: os.fstat(fd).st_size > 1 << 30):
+            self.assertEqual(len(set(self.uids())), 3)
+        with self.session() as mailbox:
+            self.assertEqual([*mailbox.messages.octets], [0, 0, 3])
+            with self.assertRaises(MaildropUnavailable) as refused:
+                read_message(mailbox, 0)
+            problem = f"{self.file(1)}: it has more than 1073741824 octets"
+            self.assertEqual(str(refused.exception.__cause__), problem)
+            self.assertEqual(read_message(mailbox, 2), b"3\n")
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertEqual(self.read_all(), [b"3\n"])
+
+    def test_largest(self):
+        """A message of exactly the limit is read."""
+        self.deliver(b"1\n", b"22\n")
+        for owner in (counting, mailbox_module):
+            self.patch(owner, "MAX_MESSAGE", 2)
+        with self.session() as mailbox:
+            self.assertEqual([*mailbox.messages.octets], [3, 0])
+            self.assertEqual(read_message(mailbox, 0), b"1\n")
+            self.assertRaises(MaildropUnavailable, read_message, mailbox, 1)
 
     def test_faults(self):
         """What cannot be opened is refused with its path in the log, and is not locked."""
