@@ -5,8 +5,6 @@ Each is tried once; a caller that does not get both releases them, and tries aga
 The lock of fcntl is one of the open file description where the system has such locks: those of a
 process would be released when any session of it closes the file.  The two kinds exclude each
 other.
-
-The module has more than 300 lines, because it has both locks, and knows which dotlocks are stale.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.path_problems import path_of
 from popserv.runtime.closing import close
 from popserv.runtime.permissions import reason_of
+from popserv.runtime.processes import has_ended
 from popserv.runtime.threads import RunInThread
 
 _log = Logger()
@@ -259,7 +258,8 @@ class FileLock:
             raise self._dotlocked() from error
         finally:
             close(fd)
-        if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process, status)):
+        if_own = _identity(status) not in _held
+        if not (time.time() - status.st_mtime > STALE_AGE or has_ended(process, if_own=if_own)):
             raise self._dotlocked()
         with suppress(FileNotFoundError):
             now = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
@@ -287,19 +287,3 @@ def _log_no_dotlock(directory: str, reason: str) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _has_ended(process: bytes, dotlock: os.stat_result) -> bool:
-    """Return whether the process that a dotlock names does not exist."""
-    if not process.isdigit() or not 0 < int(process) < 1 << 31:
-        return False
-    if int(process) == os.getpid():
-        # In a container, a server has the number of the one before it.
-        return _identity(dotlock) not in _held
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

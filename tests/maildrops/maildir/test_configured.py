@@ -17,7 +17,7 @@ from popserv.interfaces import (
     IReadOnlyMailbox,
     IUserListing,
 )
-from popserv.maildrops.maildir import configured
+from popserv.maildrops.maildir import configured, folders
 from popserv.maildrops.maildir.configured import ConfiguredMaildirs
 from popserv.maildrops.maildir.hiding import HidingMaildrops
 from popserv.maildrops.maildir.unique_ids import pinned_file
@@ -211,6 +211,7 @@ class UserSettingsTests(MaildirCase):
 
     def test_read_only_pins(self):
         """Unique-ids that are pinned are shown, and the file with them is not rewritten."""
+        self.patch(folders, "TRUSTED_AGE", -(10**12))
         self.put(b"cur/1.x")
         self.put(b"cur/2.x")
         maildir = os.open(self.path_of(b""), os.O_RDONLY)

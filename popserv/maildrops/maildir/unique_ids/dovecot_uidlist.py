@@ -27,6 +27,7 @@ from popserv.maildrops.maildir.file_names import split_name
 from popserv.maildrops.maildir.listing.base_names import delivery_order
 from popserv.maildrops.maildir.small_files import read_file, unusable
 from popserv.runtime.closing import close
+from popserv.runtime.processes import has_ended
 
 NAME = b"dovecot-uidlist"
 LOCK_NAME = b"dovecot-uidlist.lock"
@@ -226,7 +227,8 @@ def _remove_abandoned_lock(maildir_fd: int) -> bool:
             process, _, host = os.read(fd, 512).strip().partition(b":")
         finally:
             close(fd)
-        if host != os.fsencode(gethostname()) or not _has_ended(process):
+        # Whoever holds the lock of the maildrop does not wait for itself.
+        if host != os.fsencode(gethostname()) or not has_ended(process, if_own=True):
             return False
         # Another program may have removed it meanwhile, and made one of its own.
         if not os.path.samestat(lock, os.stat(LOCK_NAME, dir_fd=maildir_fd, follow_symlinks=False)):
@@ -235,23 +237,6 @@ def _remove_abandoned_lock(maildir_fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _has_ended(process: bytes) -> bool:
-    """Return whether the process that a lock names does not exist."""
-    if not process.isdigit() or not 0 < int(process) < 1 << 31:
-        return False
-    if int(process) == os.getpid():
-        # In a container, a server has the number of the one before it; and whoever holds the lock
-        # of the maildrop does not wait for itself.
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def has_stale_lock(maildir_fd: int) -> bool:
