@@ -21,7 +21,7 @@ from twisted.trial.runner import TestLoader, TrialRunner
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
 MEMORY = 4 << 30
-FILE_SIZE = 1 << 30
+FILE_SIZE = 2 << 30
 """The maximum octets of the memory and of a file of a process with a mutant."""
 
 PATIENCE = 10

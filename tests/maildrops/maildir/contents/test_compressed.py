@@ -179,6 +179,13 @@ class FileTests(SynchronousTestCase):
                 self.assertEqual(len(self.contents(compress(bytes(1 << 18)))), 1 << 18)
                 self.assert_error(compress(bytes((1 << 18) + 1)), "more than 262144 octets")
 
+    def test_stored(self):
+        """A file that is not compressed has the same limit, and is not read beyond its start."""
+        with mock.patch.object(compressed, "MAX_OCTETS", 1 << 18):
+            self.assertEqual(len(self.contents(bytes(1 << 18))), 1 << 18)
+            self.assert_error(bytes((1 << 18) + 1), "it has more than 262144 octets")
+            self.assertEqual(os.lseek(self.fd, 0, os.SEEK_CUR), 1 << 17)
+
     def test_limit(self):
         """The limit is 1 GiB."""
         mebibyte = zstd.compress(bytes(1 << 20))
