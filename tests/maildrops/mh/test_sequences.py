@@ -257,6 +257,32 @@ class FileTests(MHCase):
             self.change([1])
             self.assertTrue(self.sequences().startswith(b"a: 1\n"))
 
+    def test_closing(self):
+        """An error of close is reported if the file was to be written, which it may not be."""
+        self.sequences(b"a: 1\n")
+        real = os.close
+
+        def broken(fd):
+            is_file = os.readlink(f"/dev/fd/{fd}").endswith(".mh_sequences")
+            real(fd)
+            if is_file:
+                raise OSError(errno.EIO, "I/O error")
+
+        with self.folder() as folder, patch.object(os, "close", broken):
+            self.assertIn(b"a", read_sequences(folder))
+            with self.assertRaises(OSError) as failed, locked_sequences(folder):
+                pass
+        self.assertEqual(failed.exception.errno, errno.EIO)
+
+    def test_unchanged(self):
+        """What has not changed is not written."""
+        self.sequences(b"a: 1\n")
+        with (
+            patch.object(sequences.os, "pwrite", side_effect=AssertionError),
+            patch.object(sequences.os, "ftruncate", side_effect=AssertionError),
+        ):
+            self.change([1])
+
     def test_written_twice(self):
         """What is changed back after it was written is written again."""
         self.sequences(b"a: 1\n")
