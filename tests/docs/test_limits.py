@@ -106,7 +106,7 @@ SENTENCES = (
     f"can have up to {small_files.MAX_OCTETS >> 20} MiB each;",
     f"Failed logins {default(penalties.Penalties, 'max_entries'):,} addresses,",
     f"{default(penalties.Penalties, 'max_entries'):,} pairs of a user name and an address,",
-    f"{default(penalties.Penalties, 'max_entries'):,} digests of right passwords and tokens,",
+    f"{default(penalties.Penalties, 'max_entries'):,} hashes of right passwords and tokens,",
     f"and {default(penalties.Penalties, 'max_entries'):,} addresses, ",
     f"Users without a Maildir {maildir._MAX_LOGGED_USERS:,} names",
 )
