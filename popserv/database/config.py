@@ -31,7 +31,8 @@ class DatabaseConfig:
     :ivar parameters: the connection parameters of libpq, with popserv's defaults.
     :ivar prepare: whether statements are prepared, and sessions have settings of their own; not
         behind a pooler that passes each transaction to another session, such as pgbouncer.
-    :ivar connections: the greatest number of connections of a process.
+    :ivar connections: the greatest number of connections of a process, at least 2, so that reading
+        goes on while commits wait for a standby.
     :ivar patience: the seconds that a statement may wait in all.
     :ivar objects_url: where the octets of large messages are; None: in the database.
     :ivar objects_options: options of the object store, such as its endpoint and access key.
@@ -72,7 +73,7 @@ def read_config(path: str) -> DatabaseConfig:
         path=file.path,
         parameters=_parameters(file, patience, prepare),
         prepare=prepare,
-        connections=file.number("connections", default.connections, MAX_CONNECTIONS),
+        connections=file.number("connections", default.connections, MAX_CONNECTIONS, minimum=2),
         patience=patience,
         objects_url=url,
         objects_options=objects,

@@ -24,6 +24,8 @@ from popserv.database.waiting import WatchedSocket
 from popserv.runtime.threads import BoundedThreadPool
 
 Row = tuple[Any, ...]
+Address = tuple[bytes, bytes, bytes]
+"""The host, IP address and port of a server, as libpq has found them."""
 
 MAX_PREPARED = 100
 """The statements that a connection prepares; popserv has fewer."""
@@ -36,14 +38,19 @@ class Connection(BaseConnection[Row]):
 
     :ivar prepares: whether statements are prepared when they are executed for the second time.
     :ivar warning: the last WARNING that the server has sent since a statement began.
+    :ivar address: where the server is.
+    :ivar goes_on: whether a statement goes on that was given up; see :meth:`settle`.
     """
 
     prepares = True
     warning: str | None = None
+    goes_on = False
+    address: Address
 
     def watch(self, reactor: Any) -> None:
         """Let a reactor wait for this connection."""
         self._socket = WatchedSocket(reactor, self.pgconn.socket, self._read_idle)
+        self.address = self.pgconn.host, self.pgconn.hostaddr, self.pgconn.port
         self.add_notice_handler(self._noticed)
         # One type for all numbers, so that a statement is prepared once.  Psycopg sends those in
         # lists as text, with the type that it chose for the first list; a larger one later would
@@ -61,14 +68,15 @@ class Connection(BaseConnection[Row]):
         parameters: Sequence[Any] | None,
         deadline: float,
         prepare: bool,
+        durable: bool = False,
     ) -> list[Row]:
         """Execute a statement, and return its rows.
 
         Without parameters, these may be several statements, which are one transaction.  ``prepare``
-        says whether it may be prepared.
+        says whether it may be prepared, and ``durable`` whether it goes on when it is given up.
 
         :raises twisted.internet.defer.TimeoutError: not before the deadline, a time of the
-            reactor's clock; the connection is closed.
+            reactor's clock; the connection is closed, unless the statement goes on.
         :raises psycopg.Error: it failed, or the connection broke, and is ``closed``.
         """
         self.warning = None
@@ -80,11 +88,25 @@ class Connection(BaseConnection[Row]):
             else:
                 results = await self._execute(statement, parameters, prepare and self.prepares)
             return self._rows(results[0])
+        except DeferredTimeout:
+            self.goes_on = durable
+            raise
         finally:
             self._socket.go_on()
-            if self.pgconn.transaction_status != TransactionStatus.IDLE:
+            if not self.goes_on and self.pgconn.transaction_status != TransactionStatus.IDLE:
                 # It broke, or nobody waits any more for what is under way.
                 self.shut()
+
+    async def settle(self) -> None:
+        """Wait until a statement has ended that was given up, and close the connection.
+
+        :raises psycopg.Error: it has failed, or the connection has broken.
+        """
+        try:
+            await self._results()
+        finally:
+            # The statement may have been given up before it was sent as a whole, or prepared.
+            self.shut()
 
     async def _execute(
         self, statement: str, parameters: Sequence[Any], prepare: bool

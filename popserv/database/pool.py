@@ -1,7 +1,7 @@
 """The connections of a process to the database, and what is done when they fail.
 
 The module has more than 300 lines, because what a failure means depends on the connection, the
-statement and the line of those that wait.
+statement and the lines of those that wait.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from psycopg.errors import (
     ReadOnlySqlTransaction,
     SerializationFailure,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from popserv.database.config import DatabaseConfig
-from popserv.database.connection import Connection, Row, connect
+from popserv.database.connection import Address, Connection, Row, connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
-from popserv.runtime.deadlines import Deadline
+from popserv.database.line import Line, Refused
 from popserv.runtime.regular import RegularWork
 from popserv.runtime.threads import BoundedThreadPool
 
@@ -48,6 +48,8 @@ SCRIPT_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 3000;
 
 A wait of more than ``deadlock_timeout``, 1 second, ends an autovacuum of the table.
 """
+
+_COMMITS_WAIT = "commits wait for a standby"
 
 Observe = Callable[[str, float], object]
 """Called with the outcome of a statement and its seconds; see :attr:`Database.observe`."""
@@ -69,19 +71,23 @@ class Database:
         self._reactor = reactor
         self._threads = BoundedThreadPool("database", 1, reactor=reactor, wait_at_shutdown=False)
         self._idle: list[Connection] = []
-        self._free = config.connections
-        # What waits for a connection, in order, and until when.  The first of MAX_IN_LINE keys of a
-        # dict is found in half a microsecond, whatever was deleted before it.
-        self._line: dict[Deferred[None], float] = {}
-        self._line_deadline = Deadline(reactor, self._leave_line)
-        self._unfinished = 0
+        self._line = Line(config.connections, reactor)
+        # Of the connections, those whose statements may wait for a standby.
+        self._durable = Line(max(1, config.connections // 2), reactor)
+        # What goes on that was given up, and the address of its server.
+        self._overdue: dict[Deferred[None], Address] = {}
         self._regular: list[RegularWork] = []
         self._closed = False
         self._finished: Deferred[None] | None = None
         self._away = False
 
     def execute(
-        self, statement: str, parameters: Sequence[Any] = (), *, repeat: bool = True
+        self,
+        statement: str,
+        parameters: Sequence[Any] = (),
+        *,
+        repeat: bool = True,
+        durable: bool = False,
     ) -> Coroutine[Any, Any, list[Row]]:
         """Execute one statement in a transaction of its own, and return its rows, [] if none.
 
@@ -94,13 +100,17 @@ class Database:
         ``repeat``, this is also done when the connection breaks while it is under way: it must
         have the same effect twice as once.
 
+        ``durable`` is for each statement whose commit waits for the disk, and for a standby: such
+        statements take at most half of the connections.  One that is given up goes on, and keeps
+        its connection.  If all of these connections are kept so, others are refused at once.
+
         :raises DatabaseUnavailable: nothing was done: the database cannot be reached or is too
-            busy, within those seconds, or more than MAX_IN_LINE statements wait.
+            busy, within those seconds, more than MAX_IN_LINE statements wait, or commits do.
         :raises OutcomeUnknown: it may have been executed, or may be later; also when the server
             has sent a WARNING, as it does for a commit that no standby has confirmed.
         :raises psycopg.Error: any other error, such as a violated constraint.
         """
-        return self._execute(statement, parameters, repeat)
+        return self._execute(statement, parameters, repeat, durable)
 
     async def execute_script(self, statements: str) -> None:
         """Execute several statements, without parameters, in one transaction.
@@ -110,7 +120,7 @@ class Database:
 
         :raises: as :meth:`execute`; they are not repeated when the connection breaks.
         """
-        await self._execute(SCRIPT_LIMITS + statements, None, repeat=False)
+        await self._execute(SCRIPT_LIMITS + statements, None, repeat=False, durable=False)
 
     def work_regularly(
         self, work: Callable[[], Awaitable[object]], interval: float, problem: str
@@ -126,7 +136,7 @@ class Database:
     @property
     def waiting_count(self) -> int:
         """The number of statements that wait for a connection."""
-        return len(self._line)
+        return len(self._line) + len(self._durable)
 
     @property
     def is_closed(self) -> bool:
@@ -138,30 +148,36 @@ class Database:
         self._closed = True
         for regular in self._regular:
             await regular.stop()
-        if self._unfinished:
+        if self._line.unfinished or self._durable.unfinished:
             self._finished = Deferred()
             await self._finished
+        for ending in list(self._overdue):
+            ending.cancel()
         for connection in self._idle:
             connection.shut()
-        self._line_deadline.stop()
+        self._line.stop()
+        self._durable.stop()
 
     async def _execute(
-        self, statement: str, parameters: Sequence[Any] | None, repeat: bool
+        self, statement: str, parameters: Sequence[Any] | None, repeat: bool, durable: bool
     ) -> list[Row]:
         observe = self.observe
-        if self._closed or self._unfinished >= self.config.connections + MAX_IN_LINE:
+        line = self._durable if durable else self._line
+        if self._closed or line.unfinished >= line.places + MAX_IN_LINE:
             if observe is not None:
                 observe("unavailable", 0.0)
             problem = "it was closed" if self._closed else "too many statements wait"
             raise DatabaseUnavailable from OperationalError(problem)
-        self._unfinished += 1
+        line.unfinished += 1
         try:
             deadline = self._reactor.seconds() + self.config.patience
-            running = self._try(_Statement(statement, parameters, repeat, deadline))
+            running = self._try(_Statement(statement, parameters, repeat, durable, deadline))
             return await (running if observe is None else _observed(running, observe))
         finally:
-            self._unfinished -= 1
-            if self._finished is not None and not self._unfinished:
+            line.unfinished -= 1
+            if self._finished is not None and not (
+                self._line.unfinished or self._durable.unfinished
+            ):
                 self._finished.callback(None)
 
     async def _try(self, statement: _Statement) -> list[Row]:
@@ -178,19 +194,24 @@ class Database:
             pause = min(2 * pause, MAX_PAUSE)
 
     async def _try_once(self, statement: _Statement) -> list[Row]:
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait_in_line(statement.deadline)
+        durable = statement.durable
+        if durable and not self._durable.take():
+            await self._wait(self._durable, statement)
         try:
-            connection = self._take_idle() or await self._connect(statement.deadline)
+            if not self._line.take():
+                await self._wait(self._line, statement)
             try:
-                return await self._run(connection, statement)
+                connection = self._take_idle() or await self._connect(statement.deadline)
+                try:
+                    return await self._run(connection, statement)
+                finally:
+                    if not (connection.closed or connection.goes_on):
+                        self._idle.append(connection)
             finally:
-                if not connection.closed:
-                    self._idle.append(connection)
+                self._line.leave()
         finally:
-            self._leave_slot()
+            if durable:
+                self._durable.leave()
 
     async def _run(self, connection: Connection, statement: _Statement) -> list[Row]:
         """Execute a statement on a connection, and find out what an error means."""
@@ -198,9 +219,15 @@ class Database:
             is_script = statement.parameters is None
             deadline = math.inf if is_script else statement.deadline
             rows = await connection.run(
-                statement.text, statement.parameters, deadline, statement.prepare
+                statement.text,
+                statement.parameters,
+                deadline,
+                statement.prepare,
+                statement.durable,
             )
         except DeferredTimeout:
+            if connection.goes_on:
+                self._let_go_on(connection)
             problem = f"no answer within {self.config.patience:g} seconds"
             raise OutcomeUnknown from OperationalError(problem)
         except QueryCanceled as error:
@@ -243,6 +270,10 @@ class Database:
             self._lost(error)
             raise _TryAgain from error
         connection.prepares = self.config.prepare
+        for ending, address in list(self._overdue.items()):
+            if address != connection.address:
+                # A host that was the primary one may never answer.
+                ending.cancel()
         if self._away:
             self._away = False
             self._log.info("the database is available again")
@@ -257,35 +288,39 @@ class Database:
             self._away = True
             self._log.warn("the database is unavailable: {reason}", reason=str(error))
 
-    async def _wait_in_line(self, deadline: float) -> None:
-        """Wait in line for one of the connections."""
-        waiting: Deferred[None] = Deferred(self._line.__delitem__)
-        self._line[waiting] = deadline
-        # Those that are tried again have less time than those before them.
-        if deadline < self._line_deadline.time:
-            self._line_deadline.set(deadline)
+    def _let_go_on(self, connection: Connection) -> None:
+        """Keep a connection until what it executes has ended: closed, it would leave a process.
+
+        A process of the server that waits for a standby does not notice the end of its connection.
+        """
+        self._line.close_place()
+        self._durable.close_place()
+        if not self._durable.places:
+            self._log.warn(
+                "commits wait for a standby: nothing is delivered or removed until one of them ends"
+            )
+        ending = Deferred.fromCoroutine(connection.settle())
+        self._overdue[ending] = connection.address
+        ending.addBoth(self._end_overdue, ending)
+        ending.addErrback(lambda failure: failure.trap(Error, CancelledError))
+
+    def _end_overdue(self, result: Any, ending: Deferred[None]) -> Any:
+        del self._overdue[ending]
+        if not self._durable.places:
+            self._log.info("commits end again")
+        self._line.open_place()
+        self._durable.open_place()
+        return result
+
+    async def _wait(self, line: Line, statement: _Statement) -> None:
+        """Wait in a line for a place."""
         try:
-            await waiting
+            await line.wait(statement.deadline)
         except DeferredTimeout:
             problem = f"no connection was free within {self.config.patience:g} seconds"
             raise _TryAgain from OperationalError(problem)
-
-    def _leave_line(self) -> None:
-        """Let those leave that have waited too long."""
-        now = self._reactor.seconds()
-        for waiting in [each for each, deadline in self._line.items() if deadline <= now]:
-            # One before it may have cancelled it.
-            if self._line.pop(waiting, None) is not None:
-                waiting.errback(DeferredTimeout())
-        if self._line:
-            self._line_deadline.set(min(self._line.values()))
-
-    def _leave_slot(self) -> None:
-        for waiting in self._line:
-            del self._line[waiting]
-            waiting.callback(None)
-            return
-        self._free += 1
+        except Refused:
+            raise statement.failure() from OperationalError(_COMMITS_WAIT)
 
 
 async def _observed(running: Awaitable[list[Row]], observe: Observe) -> list[Row]:
@@ -308,14 +343,20 @@ async def _observed(running: Awaitable[list[Row]], observe: Observe) -> list[Row
 class _Statement:
     """A statement, and what has become of it so far."""
 
-    __slots__ = ("begun", "deadline", "parameters", "prepare", "repeat", "text")
+    __slots__ = ("begun", "deadline", "durable", "parameters", "prepare", "repeat", "text")
 
     def __init__(
-        self, text: str, parameters: Sequence[Any] | None, repeat: bool, deadline: float
+        self,
+        text: str,
+        parameters: Sequence[Any] | None,
+        repeat: bool,
+        durable: bool,
+        deadline: float,
     ) -> None:
         self.text = text
         self.parameters = parameters
         self.repeat = repeat
+        self.durable = durable
         self.deadline = deadline
         # Whether it is, if the connection does so.
         self.prepare = parameters is not None

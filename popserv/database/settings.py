@@ -20,7 +20,7 @@ async def shared_secret(database: Database, name: str) -> bytes:
     """
     rows = await database.execute(_FIND, (name,))
     if not rows:
-        await database.execute(_ADD, (name, os.urandom(32)))
+        await database.execute(_ADD, (name, os.urandom(32)), durable=True)
         rows = await database.execute(_FIND, (name,))
     secret: bytes
     [(secret,)] = rows

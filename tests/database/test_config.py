@@ -86,7 +86,7 @@ class ConfigTests(SynchronousTestCase):
             (CONNINFO + "table = 1", ": table: unknown key; the keys are " + ", ".join(KEYS)),
             (CONNINFO + "inline = -1", ": inline: must be a whole number from 0 to 1048576"),
             (CONNINFO + "grace = 0", ": grace: must be a whole number from 1 to 31622400"),
-            (CONNINFO + "connections = 0", ": connections: must be a whole number from 1 to 100"),
+            (CONNINFO + "connections = 1", ": connections: must be a whole number from 2 to 100"),
             (CONNINFO + "patience = 1", ": patience: must be a whole number from 2 to 300"),
             (CONNINFO + "lease = 2", ": lease: must be a whole number from 3 to 3600"),
             (CONNINFO + "[objects]\nregion = 'eu'", ": objects.url: is missing; set it"),

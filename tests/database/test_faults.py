@@ -5,7 +5,12 @@ import sys
 from unittest import SkipTest, mock
 
 from psycopg import OperationalError
-from psycopg.errors import FeatureNotSupported, InternalError_, SerializationFailure
+from psycopg.errors import (
+    ConnectionException,
+    FeatureNotSupported,
+    InternalError_,
+    SerializationFailure,
+)
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.defer import succeed as succeed_with
@@ -80,6 +85,11 @@ class FaultTests(TestCase):
     async def succeeds(self, database, **options):
         """Execute a statement, which returns its row."""
         self.assertEqual(await database.execute(STATEMENT, [7], **options), [(7,)])
+
+    async def executed(self):
+        """Wait until the server has got a statement."""
+        while EXECUTE not in self.server.steps:
+            await pause()
 
     async def fails(self, error, database, **options):
         """Execute a statement, which raises an error; return it."""
@@ -182,7 +192,9 @@ class FaultTests(TestCase):
         """A statement that is tried again waits in line, and no longer than its patience."""
         self.patch(pool, "PAUSE", 0.25)
         answers = [Deferred(), Deferred()]
-        connection = mock.Mock(closed=False, warning=None, run=mock.Mock(side_effect=answers))
+        connection = mock.Mock(
+            closed=False, goes_on=False, warning=None, run=mock.Mock(side_effect=answers)
+        )
         connection.ended.return_value = False
         self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
         clock = Clock()
@@ -204,6 +216,96 @@ class FaultTests(TestCase):
         self.assertEqual(str(error.__cause__), "no connection was free within 2 seconds")
         answers[1].callback([(7,)])
         self.assertEqual(self.successResultOf(under_way), [(7,)])
+
+    async def test_durable_goes_on(self):
+        """A commit that is given up keeps its connection, and others are refused until it ends."""
+        database = self.serve(succeed, hang, connections=2, patience=0.3)
+        first = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        waiting = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        await self.executed()
+        await self.succeeds(database)
+        self.assertEqual((database.waiting_count, self.logged), (1, []))
+        error = await self.assertFailure(first, OutcomeUnknown)
+        self.assertEqual(str(error.__cause__), "no answer within 0.3 seconds")
+        started = reactor.seconds()
+        refused = [
+            await self.assertFailure(waiting, DatabaseUnavailable),
+            await self.fails(DatabaseUnavailable, database, durable=True),
+        ]
+        self.assertLess(reactor.seconds() - started, 0.2)
+        for error in refused:
+            self.assertIn("commits wait for a standby", str(error.__cause__))
+        self.assertEqual(self.logged, [LogLevel.warn])
+        await self.succeeds(database)
+        self.assertEqual(
+            self.server.steps, ["connect", EXECUTE, "connect", EXECUTE, PREPARE, EXECUTE]
+        )
+        succeed(self.server.protocols[0], EXECUTE)
+        while database._overdue:
+            await pause()
+        await self.succeeds(database, durable=True)
+        self.assertEqual(self.logged, [LogLevel.warn, LogLevel.info])
+        self.assertEqual(database._line.places, 2)
+
+    async def test_durable_breaks(self):
+        """One whose connection breaks frees its place, and so does one whose server was left."""
+        database = self.serve(succeed, hang, connections=2, patience=0.3)
+        await self.fails(OutcomeUnknown, database, durable=True)
+        break_off(self.server.protocols[0], EXECUTE)
+        while database._overdue:
+            await pause()
+        await self.succeeds(database, durable=True)
+        self.server.script.append(hang)
+        await self.fails(OutcomeUnknown, database, durable=True)
+        [(ending, address)] = database._overdue.items()
+        host, hostaddr, port = address
+        self.assertEqual(
+            (host, hostaddr, int(port)), (b"127.0.0.1",) * 2 + (self.port.getHost().port,)
+        )
+        await self.succeeds(database)
+        self.assertEqual(database._overdue, {ending: address})
+        [idle] = database._idle
+        idle.shut()
+        database._overdue[ending] = host, b"127.0.0.2", port
+        await self.succeeds(database)
+        self.assertEqual(database._overdue, {})
+        await self.succeeds(database, durable=True)
+
+    async def test_durable_closed(self):
+        """When the database is closed, nobody waits for it any more."""
+        database = self.serve(succeed, hang, connections=2, patience=0.3)
+        await self.fails(OutcomeUnknown, database, durable=True)
+        await database.close()
+        self.assertEqual(database._overdue, {})
+
+    async def test_durable_limits(self):
+        """Statements that may wait for a standby are counted apart from the others."""
+        self.patch(pool, "MAX_IN_LINE", 1)
+        database = self.serve(succeed, hang, connections=2)
+        durable = [ensureDeferred(database.execute(STATEMENT, [7], durable=True)) for _ in range(2)]
+        error = await self.fails(DatabaseUnavailable, database, durable=True)
+        self.assertEqual(str(error.__cause__), "too many statements wait")
+        await self.executed()
+        await self.succeeds(database)
+        for each in reversed(durable):
+            each.cancel()
+            await self.assertFailure(each, CancelledError)
+
+    def test_durable_begun(self):
+        """One that has begun before it is refused may have been executed."""
+        answer = Deferred()
+        connection = mock.Mock(closed=False, warning=None, run=mock.Mock(return_value=answer))
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        clock = Clock()
+        database = Database(DatabaseConfig(path="", parameters={}, connections=2), clock)
+        begun = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        answer.errback(ConnectionException())
+        # In its pause, another one is given up.
+        database._durable.close_place()
+        self.assertNoResult(begun)
+        clock.advance(pool.PAUSE)
+        error = self.failureResultOf(begun, OutcomeUnknown).value
+        self.assertEqual(str(error.__cause__), "commits wait for a standby")
 
     async def test_vanished(self):
         """A script waits for a host that is alive, and not for one that has vanished."""
@@ -228,8 +330,9 @@ class FaultTests(TestCase):
     def test_deadlines_in_line(self):
         """Each statement in line has its own deadline; one that leaves may take another along."""
         clock = Clock()
-        config = DatabaseConfig(path="", parameters={}, connections=0, patience=2)
+        config = DatabaseConfig(path="", parameters={}, connections=1, patience=2)
         database = Database(config, clock)
+        database._line.take()
         first, second = (ensureDeferred(database.execute("")) for _ in range(2))
         ended = []
         first.addErrback(lambda failure: (ended.append(failure.type), second.cancel()))

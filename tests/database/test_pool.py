@@ -17,7 +17,6 @@ from popserv.database import connection
 from popserv.database.config import read_config
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.pool import Database
-from popserv.database.schema import durability_problems
 from tests.database.harness import DatabaseCase
 from tests.live.harness import TIMEOUT
 from tests.live.postgresql import create_database, shared_server, tls_server
@@ -278,25 +277,46 @@ class ServerTests(DatabaseCase):
     async def test_standby(self):
         """A commit that no standby confirms may be lost, also when somebody ends its wait."""
         await self.database.execute("CREATE TABLE t (id bigint)")
-        self.server.execute(
-            "ALTER SYSTEM SET synchronous_standby_names = 'other'; SELECT pg_reload_conf()"
-        )
-        self.addCleanup(
-            self.server.execute,
-            "SET synchronous_commit = off; ALTER SYSTEM RESET synchronous_standby_names;"
-            "SELECT pg_reload_conf()",
-        )
-        while await durability_problems(self.database):
-            pass
         add = "INSERT INTO t VALUES (1)"
-        with self.assertRaises(OutcomeUnknown):
-            await self.connect(patience=0.2).execute(add)
-        under_way = ensureDeferred(self.database.execute(add))
-        cancel = (
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
-            "WHERE wait_event = 'SyncRep' AND datname = current_database()"
-        )
-        while not under_way.called:
-            await self.database.execute(cancel)
-        error = await self.assertFailure(under_way, OutcomeUnknown)
-        self.assertIn("canceling wait for synchronous replication", str(error.__cause__))
+        with self.server.without_standby():
+            with self.assertRaises(OutcomeUnknown):
+                await self.connect(patience=0.2).execute(add)
+            under_way = ensureDeferred(self.database.execute(add))
+            while not under_way.called:
+                await self.database.execute("SELECT 1")
+                self.server.end_waits()
+            error = await self.assertFailure(under_way, OutcomeUnknown)
+            self.assertIn("canceling wait for synchronous replication", str(error.__cause__))
+
+    async def test_many_waits(self):
+        """However many commits wait for a standby, reading goes on; no session is left behind."""
+        await self.database.execute("CREATE TABLE t (id bigint)")
+        database = self.connect(patience=2)
+        add = "INSERT INTO t VALUES ($1::bigint)"
+        with self.server.without_standby():
+            writes = [
+                ensureDeferred(database.execute(add, [n], repeat=False, durable=True))
+                for n in range(100)
+            ]
+            outcomes = gatherResults(
+                [each.addErrback(lambda failure: failure.type) for each in writes]
+            )
+            slowest = 0
+            while not outcomes.called:
+                started = perf_counter()
+                await database.execute("SELECT count(*) FROM t")
+                slowest = max(slowest, perf_counter() - started)
+            self.assertLess(slowest, 0.5)
+            outcomes = await outcomes
+            self.assertEqual(outcomes.count(OutcomeUnknown), 2)
+            self.assertEqual(outcomes.count(DatabaseUnavailable), 98)
+            started = perf_counter()
+            for n in range(50):
+                with self.assertRaises(DatabaseUnavailable):
+                    await database.execute(add, [n], durable=True)
+            self.assertLess(perf_counter() - started, 0.5)
+            self.assertEqual(len(self.server.waiting()), 2)
+        while not database._durable.places:
+            await database.execute("SELECT 1")
+        await database.execute(add, [100], durable=True)
+        self.assertEqual(await database.execute("SELECT count(*) FROM t"), [(3,)])

@@ -1,6 +1,7 @@
 """A PostgreSQL server of a test, in a temporary directory and on a socket there."""
 
 import atexit
+import contextlib
 import os
 import pwd
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 from functools import cache
 from itertools import count
 from pathlib import Path
+
+import psycopg
 
 from examples.cluster.processes import free_port
 from tests.certificates import issue, make_authority
@@ -108,6 +111,7 @@ class PostgreSQL:
             timeout=TIMEOUT,
             **self._as_user,
         )
+        self.conninfo = f"host={self.directory} port={self.port} user=mail dbname=postgres"
         self.url = f"postgresql+psycopg://mail@/postgres?host={self.directory}"
         test.addCleanup(self.stop)
         self.start()
@@ -134,6 +138,40 @@ class PostgreSQL:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(TIMEOUT)
             self._process = None
+
+    @contextlib.contextmanager
+    def without_standby(self):
+        """Let commits wait for a standby, which there is not, in a ``with`` block."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = 'x'; SELECT pg_reload_conf()")
+        try:
+            # The processes of the server learn of it one by one.
+            with contextlib.closing(psycopg.connect(self.conninfo)) as trial:
+                while not self.waiting():
+                    trial.pgconn.consume_input()
+                    if not trial.pgconn.is_busy():
+                        while trial.pgconn.get_result():
+                            pass
+                        trial.pgconn.send_query(b"CREATE TEMPORARY TABLE t () ON COMMIT DROP")
+                self.end_waits()
+            yield
+        finally:
+            self.execute(
+                "SET synchronous_commit = off; ALTER SYSTEM RESET synchronous_standby_names;"
+                "SELECT pg_reload_conf()"
+            )
+
+    def waiting(self):
+        """Return the process IDs of the sessions whose commits wait for a standby."""
+        return self._waiting("pid")
+
+    def end_waits(self, function="pg_cancel_backend"):
+        """Let these commits succeed with a warning, or terminate the sessions."""
+        self._waiting(f"{function}(pid)")
+
+    def _waiting(self, column):
+        command = f"SELECT {column} FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        with psycopg.connect(self.conninfo) as connection:
+            return [value for (value,) in connection.execute(command)]
 
     def execute(self, statements):
         """Execute SQL statements."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from popserv.database.schema import create_schema
 from popserv.errors import MaildropBusy
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.store import SQLMaildrops
+from tests.docs.harness import DOCS
 from tests.live.harness import TIMEOUT, require_programs, temporary_directory
 from tests.live.postgresql import PostgreSQL, create_database, program, shared_server
 
@@ -216,6 +218,31 @@ class DumpTests(BackupCase):
         restored = self.make_store(self.server, name, self.grace)
         contents = await self.check_restored(restored)
         await self.check_collection(restored, contents)
+
+    async def test_reserved(self):
+        """Objects are kept whose keys had been reserved before the backup, by the page's step."""
+        page = (DOCS / "howto" / "cluster.rst").read_text("utf-8")
+        [step] = re.findall(r'-d mail2 -c "(UPDATE .*)"', page)
+        file = Path(temporary_directory(self)) / "mail.sql"
+        await deferToThread(self.dump, file)
+        before = set(self.objects.rglob("*"))
+        for _ in range(3):
+            await self.deliver()
+        name = await deferToThread(self.restore, file)
+        restored = self.make_store(self.server, name, self.grace)
+        # It is restored two days later.
+        await restored._execute("UPDATE doomed SET due = due - interval '2 days'", durable=True)
+        self.assertGreater(len(await restored._execute("SELECT key FROM doomed")), 1)
+        await restored._execute(step, durable=True)
+        self.assertEqual(await restored.collect(lambda number: None), 0)
+        [(kept,)] = await restored._execute(
+            "SELECT count(*) FROM doomed WHERE due > now() + interval '6 days 23 hours'"
+        )
+        self.assertGreater(kept, 1)
+        await restored._execute("UPDATE doomed SET due = now() - interval '1 s'", durable=True)
+        await restored.collect(lambda number: None)
+        left = {path for path in self.objects.rglob("*") if path.is_file()}
+        self.assertLessEqual(left, before)
 
     async def test_short_grace(self):
         """If objects are kept for less time than backups, rows come back without octets."""

@@ -5,6 +5,8 @@ import contextlib
 import os
 import shutil
 import smtplib
+import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import count
@@ -24,7 +26,12 @@ from tests.live.chaos.faults import ChaosCluster, Faults, suspended, with_childr
 from tests.live.chaos.record import Record
 from tests.live.harness import TIMEOUT, Connection, require_programs, temporary_directory, until
 
-USERS = [f"user{number}" for number in range(40)]
+USERS = [f"user{number}" for number in range(60)]
+
+PATIENCE = 3
+
+WRITES = 12
+"""The deliveries that wait at a time."""
 
 SMALL = b"Subject: small\r\n\r\n" + b"text\r\n" * 10
 LARGE = b"Subject: large\r\n\r\n" + b"text of a message in the object store\r\n" * 10_000
@@ -59,7 +66,7 @@ class FullDisk(ManyUsers, SmallCluster):
 @cache
 def shared_cluster():
     """Return the cluster of these tests, which the first of them starts."""
-    cluster = FailingCluster(temporary_directory() / "cluster", patience=3)
+    cluster = FailingCluster(temporary_directory() / "cluster", patience=PATIENCE)
     cluster.start()
     atexit.register(cluster.stop)
     return cluster
@@ -308,6 +315,42 @@ class DatabaseTests(FailureCase):
             standby.start()
         self.wait_for_standby()
         self.assertEqual(self.deliver(self.other, user), 250)
+
+    def test_no_standby_for_many(self):
+        """However many deliveries and removals wait for it, others log in and read."""
+        reader, users = self.new_user(SMALL), [self.new_user(SMALL) for _ in range(WRITES)]
+        removing = [self.login(self.one, user) for user in users[: WRITES // 2]]
+        for session in removing:
+            session.ask(b"DELE 1")
+        primary, standby = self.cluster.databases
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        standby.stop()
+        try:
+            with ThreadPoolExecutor(2 * WRITES) as threads:
+                writes = [threads.submit(self.deliver, self.one, user) for user in users]
+                writes += [threads.submit(session.close) for session in removing]
+                slowest = 0
+                while not all(write.done() for write in writes):
+                    started = time.monotonic()
+                    self.assertEqual(self.messages(self.login(self.one, reader)), [SMALL])
+                    slowest = max(slowest, time.monotonic() - started)
+                    health = f"http://127.0.0.1:{self.one.metrics_port}/healthz"
+                    with urllib.request.urlopen(health, timeout=TIMEOUT) as reply:
+                        self.assertEqual(reply.status, 200)
+                self.assertLess(slowest, PATIENCE)
+                replies = {write.result() for write in writes}
+                self.assertEqual(replies, {451, b"-ERR [SYS/TEMP] " + NOT_REMOVED})
+            started = time.monotonic()
+            for _ in range(WRITES):
+                self.assertEqual(self.deliver(self.one, reader), 451)
+            self.assertLess(time.monotonic() - started, PATIENCE)
+            # No session of the database is left behind.
+            self.assertEqual(primary.execute(waiting), f"{CONNECTIONS // 2}\n")
+        finally:
+            standby.start()
+        self.wait_for_standby()
+        until(lambda: self.deliver(self.one, reader) == 250, "a delivery")
+        self.assertEqual(self.messages(self.login(self.one, reader)), [SMALL, SMALL])
 
 
 class ObjectTests(FailureCase):

@@ -22,11 +22,11 @@ async def change_account(database: Database, name: bytes, change: Change) -> Non
             return
         # Whoever changes the user meanwhile is not overwritten.
         if old is None:
-            done = await database.execute(ADD, (name, new), repeat=False)
+            done = await database.execute(ADD, (name, new), repeat=False, durable=True)
         elif new is None:
-            done = await database.execute(REMOVE, (name, old), repeat=False)
+            done = await database.execute(REMOVE, (name, old), repeat=False, durable=True)
         else:
-            done = await database.execute(CHANGE, (name, old, new), repeat=False)
+            done = await database.execute(CHANGE, (name, old, new), repeat=False, durable=True)
         is_done = bool(done)
 
 

@@ -89,11 +89,11 @@ class Collector:
         """
         collected = 0
         while not self._is_stopped:
-            rows = await self._execute(TAKE, (AT_ONCE, TAKEN))
+            rows = await self._execute(TAKE, (AT_ONCE, TAKEN), durable=True)
             keys = [key for (key,) in rows]
             if keys:
                 await self._objects.delete(keys)
-                await self._execute(FORGET, (keys,))
+                await self._execute(FORGET, (keys,), durable=True)
                 collected += len(keys)
                 self.collected += len(keys)
                 show(collected)
@@ -113,8 +113,9 @@ class Collector:
         listed = unknown = 0
         async for keys in self._objects.list_keys(AGE):
             if keys:
-                unknown += len(await self._execute(DOOM_UNKNOWN, (keys, self._grace)))
-                await self._execute(SPARE, (keys,))
+                parameters = (keys, self._grace)
+                unknown += len(await self._execute(DOOM_UNKNOWN, parameters, durable=True))
+                await self._execute(SPARE, (keys,), durable=True)
                 listed += len(keys)
                 show(listed)
         return unknown

@@ -16,7 +16,7 @@ from popserv.maildrops.sql.flags import number_of
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.mailbox import LeaseLost, SQLMailbox
 from popserv.maildrops.sql.message_objects import MessageObjects
-from popserv.maildrops.sql.statements import COPY
+from popserv.maildrops.sql.statements import COPY, FORGOTTEN, LOCK
 from popserv.maildrops.sql.storing import store_octets
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
@@ -69,6 +69,8 @@ class SQLDelivery:
         self._objects = objects
         self._unique_ids = set(mailbox.messages.uids)
         self._pending: list[_Pending] = []
+        # What was there at the beginning may be of a copy that no standby has confirmed.
+        self._is_confirmed = False
 
     @property
     def unique_ids(self) -> Collection[bytes]:
@@ -110,17 +112,28 @@ class SQLDelivery:
                 count += 1
             await self._write(self._pending[:count])
             del self._pending[:count]
+        if not self._is_confirmed:
+            await self._execute(LOCK, ([self._mailbox.lease.name],), durable=True)
+            self._is_confirmed = True
 
     async def _write(self, batch: list[_Pending]) -> None:
+        while await self._is_refused(batch):
+            keys = [each.id for each in batch if each.body is None]
+            forgotten = [key for (key,) in await self._execute(FORGOTTEN, (keys,))]
+            if forgotten and self._objects is not None:
+                await self._objects.drop(forgotten)
+                raise TryLater from KeysForgotten()
+        self._is_confirmed = True
+
+    async def _is_refused(self, batch: list[_Pending]) -> bool:
+        """Write messages; return whether the database refuses them, at least for now."""
         lease = self._mailbox.lease
         columns: list[list[Any]] = [list(column) for column in zip(*batch, strict=True)]
-        rows = await self._execute(COPY, (lease.maildrop, lease.token, *columns))
+        rows = await self._execute(COPY, (lease.maildrop, lease.token, *columns), durable=True)
         if not rows:
             raise TryLater from LeaseLost()
         [(is_refused,)] = rows
-        if is_refused and self._objects is not None:
-            await self._objects.drop([each.id for each in batch if each.body is None])
-            raise TryLater from KeysForgotten()
+        return bool(is_refused)
 
     async def release(self) -> None:
         """See IDelivery."""

@@ -17,6 +17,7 @@ from popserv.maildrops.sql.statements import (
     DELIVER_OBJECT,
     DELIVER_TO_ALL,
     IS_DELIVERED,
+    LOCK,
 )
 from popserv.maildrops.sql.storing import store_octets
 from popserv.runtime.threads import RunInThread
@@ -80,12 +81,13 @@ async def _execute(
     :raises TryLater: as :func:`deliver`.
     """
     try:
-        rows = await execute(statement, parameters, repeat=False)
+        rows = await execute(statement, parameters, repeat=False, durable=True)
         if not rows:
-            await execute(CREATE, (names,))
-            rows = await execute(statement, parameters, repeat=False)
+            await execute(CREATE, (names,), durable=True)
+            rows = await execute(statement, parameters, repeat=False, durable=True)
     except OutcomeUnknown:
-        rows = await execute(IS_DELIVERED, (names[0], ids[0]))
+        await execute(LOCK, (names,), durable=True)
+        rows = await execute(IS_DELIVERED, (names[0], ids[0]), durable=True)
         if not rows:
             raise
     return bool(rows)

@@ -81,7 +81,7 @@ class ReservedKeys:
         try:
             reserved_at = self._seconds()
             keys = [self._new_id() for _ in range(AT_ONCE)]
-            await self._execute(RESERVE, (keys, RESERVED))
+            await self._execute(RESERVE, (keys, RESERVED), durable=True)
             self._keys, self._reserved_at = keys, reserved_at
         except Exception:
             failure = Failure()

@@ -40,7 +40,10 @@ MAX_TOGETHER = 1000
 """The leases that one statement renews or releases."""
 
 RETRY_TIME = 1.0
-"""The seconds after which leases that could not be released are tried again."""
+"""The seconds after which leases whose rows were locked are renewed or released again."""
+
+STOP_PAUSES = (0.1, 0.1, 0.2, 0.3, 0.5)
+"""The seconds after which the end of the process tries again to release such leases."""
 
 BUSY_PAUSES = (0.1, 0.3)
 """The seconds after which a login tries again: the session may have ended in another process."""
@@ -50,7 +53,7 @@ class Execute(Protocol):
     """Executes a statement; see :meth:`popserv.database.Database.execute`."""
 
     def __call__(
-        self, statement: str, parameters: Any = (), *, repeat: bool = True
+        self, statement: str, parameters: Any = (), *, repeat: bool = True, durable: bool = False
     ) -> Awaitable[list[tuple[Any, ...]]]:
         """Execute it, and return its rows."""
 
@@ -240,12 +243,15 @@ class Leases:
                 left = list(set(left).difference(_without(left, rows)))
         except TryLater:
             self._log_not_released()
+            if self._is_stopped:
+                # Each further attempt might take as long.
+                left = []
         finally:
             for lease in ended.leases:
                 if self._ended.get(lease.name) is ended:
                     del self._ended[lease.name]
             left = [lease for lease in left if self.is_certain(lease)]
-            if left and not self._is_stopped:
+            if left:
                 again = self._gather(RETRY_TIME)
                 for lease in left:
                     self._add(lease, again)
@@ -262,6 +268,18 @@ class Leases:
             self._timer = None
         for lease in list(self._held):
             self.release(lease)
+        await self._release_now()
+        pauses = iter(STOP_PAUSES)
+        while self._waiting and (pause := next(pauses, None)) is not None:
+            await deferLater(self._reactor, pause)
+            await self._release_now()
+        if self._waiting:
+            self._log_locked()
+            for ended in self._waiting:
+                ended.timer.cancel()
+
+    async def _release_now(self) -> None:
+        """Release what is gathered, and wait until nothing more is done in the background."""
         for ended in list(self._waiting):
             self._start(ended)
         await gatherResults(list(self._pending))
@@ -301,7 +319,9 @@ class Leases:
                 seconds=self._seconds,
             )
             return
-        # That of a locked row is renewed the next time; nobody can take it meanwhile.
+        if rows and self._timer is not None:
+            # Their rows were locked, and may be again at the next regular time.
+            self._timer.reset(RETRY_TIME)
         for lease in _without(left, rows):
             if lease in self._held:
                 lease.is_lost = True
@@ -319,6 +339,13 @@ class Leases:
     def _log_not_released(self) -> None:
         _log.warn(
             "maildrops may stay locked for {seconds} s, because the database does not answer",
+            seconds=self._seconds,
+        )
+
+    def _log_locked(self) -> None:
+        _log.warn(
+            "maildrops may stay locked for {seconds} s, because they were being changed when their "
+            "sessions ended",
             seconds=self._seconds,
         )
 

@@ -92,7 +92,7 @@ class SQLMailbox:
             self._grace,
         )
         try:
-            held = await self._execute(REMOVE, parameters)
+            held = await self._execute(REMOVE, parameters, durable=True)
         except Exception as error:
             raise RemovalFailed(len(marked)) from error
         if not held:
@@ -109,8 +109,13 @@ class SQLMailbox:
 
     async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
-        positions = [self.index.position(message.position) for message in messages]
-        await self._execute(MARK_SEEN, (self._lease.maildrop, positions))
+        retrieved = [message.position for message in messages]
+        parameters = (
+            self._lease.maildrop,
+            [self.index.position(at) for at in retrieved],
+            [self.index.id(at) for at in retrieved],
+        )
+        await self._execute(MARK_SEEN, parameters, durable=True)
 
     async def details(self) -> Sequence[MessageDetails]:
         """See IMessageDetails."""

@@ -149,9 +149,11 @@ Parameters: id of the maildrop, last position of the snapshot.
 
 MARK_SEEN = """
 UPDATE message SET flags = flags | 1
-WHERE maildrop = $1::bigint AND position = ANY($2::bigint[]) AND flags & 1 = 0
+FROM unnest($2::bigint[], $3::uuid[]) AS retrieved (position, id)
+WHERE maildrop = $1::bigint AND message.position = retrieved.position
+    AND message.id = retrieved.id AND flags & 1 = 0
 """
-"""Set the flag Seen.  Parameters: id of the maildrop, positions."""
+"""Set the flag Seen.  Parameters: id of the maildrop, positions, ids of messages."""
 
 REMOVE = """
 WITH held AS (
@@ -261,11 +263,23 @@ that no two deliveries wait for each other.
 No row: there is no such maildrop, or a key is no longer reserved.
 """
 
+# A transaction that only locks a row commits as one that changes it does: it waits for the standby,
+# which then has all that was committed before.  What was only read may be on no standby.
+
+LOCK = """
+SELECT id FROM maildrop WHERE name = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE
+"""
+"""Wait for what changes these maildrops.  Parameter: names."""
+
 IS_DELIVERED = """
 SELECT position FROM maildrop JOIN message ON message.maildrop = maildrop.id
 WHERE name = $1::bytea AND message.id = $2::uuid
+FOR NO KEY UPDATE OF maildrop
 """
-"""Parameters: name, id of the message."""
+"""Parameters: name, id of the message.
+
+It follows LOCK: if it waited itself for the delivery, it would not see its message.
+"""
 
 COPY = """
 WITH changed AS (
@@ -311,8 +325,16 @@ SELECT EXISTS (SELECT FROM refused) FROM changed
 Parameters: id of the maildrop, token, and a column for each value of the messages, times in
 microseconds; one without a body is an object.  It returns whether the key of an object is no longer
 reserved: then it adds no message.  No row: the lease is lost.  It may be repeated: a unique-id that
-is there is not added again.
+is there is not added again.  An execution that has waited for another one does not see what that
+has added, and says that keys are no longer reserved; FORGOTTEN finds none then.
 """
+
+FORGOTTEN = """
+SELECT key FROM unnest($1::uuid[]) AS given (key)
+WHERE NOT EXISTS (SELECT FROM doomed WHERE doomed.key = given.key AND NOT taken)
+    AND NOT EXISTS (SELECT FROM message WHERE message.id = given.key AND NOT inline)
+"""
+"""Parameter: keys.  It returns those that no message has, and that none can get any more."""
 
 IS_MAILDROP = "SELECT id FROM maildrop WHERE name = $1::bytea"
 """Parameter: name."""

@@ -377,7 +377,7 @@ class PluginTests(AccountsCase):
         await database.close()
         again = open_database(path)
         self.assertIsNot(again, database)
-        Path(path).write_text(Path(path).read_text() + "connections = 1\n")
+        Path(path).write_text(Path(path).read_text() + "connections = 2\n")
         self.assertIsNot(open_database(path), again)
 
     def test_missing_library(self):

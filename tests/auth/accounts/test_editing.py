@@ -90,7 +90,7 @@ class EditingTests(AccountsCase):
         """If the connection breaks during a change, whether it was made is not guessed."""
         execute = self.database.execute
 
-        async def lose(statement, parameters=(), *, repeat=True):
+        async def lose(statement, parameters=(), *, repeat=True, durable=False):
             rows = await execute(statement, parameters)
             if statement is RECORD:
                 return rows

@@ -1,6 +1,7 @@
 """A database with the tables of the store, and stores in it."""
 
 import io
+import re
 from functools import partial
 
 import psycopg
@@ -98,10 +99,16 @@ class FaultyDatabase(Database):
         self.faults = {}
         self.executed = []
 
-    async def execute(self, statement, parameters=(), *, repeat=True):
-        """Execute a statement, or do what the test wants."""
+    async def execute(self, statement, parameters=(), *, repeat=True, durable=False):
+        """Execute a statement, or do what the test wants.
+
+        One whose commit may wait for a standby must be told from all others.
+        """
+        waits = re.search(r"(?<!')\b(INSERT|UPDATE|DELETE)\b", statement) is not None
+        if durable is not (waits and "'synchronous_commit', 'off'" not in statement):
+            raise AssertionError(f"durable={durable}: {statement}")
         self.executed.append(statement)
-        execute = partial(super().execute, statement, parameters, repeat=repeat)
+        execute = partial(super().execute, statement, parameters, repeat=repeat, durable=durable)
         fault = self.faults.pop(statement, None)
         return await (execute() if fault is None else fault(execute))
 

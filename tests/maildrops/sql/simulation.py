@@ -51,7 +51,7 @@ class SimulatedDatabase:
         self.config = DatabaseConfig(path="", parameters={})
         self._simulation = simulation
 
-    async def execute(self, statement, parameters=(), *, repeat=True):
+    async def execute(self, statement, parameters=(), *, repeat=True, durable=False):
         """Execute a statement, unless something happens to it."""
         simulation = self._simulation
         simulation.interfere()

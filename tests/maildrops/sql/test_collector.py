@@ -125,10 +125,10 @@ class CollectTests(CollectorCase):
         """What a process has left that was killed is collected by another one, some time later."""
         key = await self.put(due=-1)
 
-        async def killed(statement, parameters):
+        async def killed(statement, parameters, **options):
             if statement == FORGET:
                 raise Stopped
-            return await self.database.execute(statement, parameters)
+            return await self.database.execute(statement, parameters, **options)
 
         with self.assertRaises(Stopped):
             await Collector(killed, self.objects, GRACE).collect()
@@ -199,8 +199,8 @@ class UnknownTests(CollectorCase):
         """An object is spared whose message is committed while the tables are compared."""
         key = await self.put()
 
-        async def execute(statement, parameters):
-            rows = await self.database.execute(statement, parameters)
+        async def execute(statement, parameters, **options):
+            rows = await self.database.execute(statement, parameters, **options)
             if statement == DOOM_UNKNOWN:
                 # It did not see the message, which was not yet committed.
                 self.sql("DELETE FROM doomed")

@@ -20,9 +20,9 @@ class KeysTests(SynchronousTestCase):
         self.answers = []
         self.keys = ReservedKeys(self.execute, uuid4, self.clock.seconds)
 
-    def execute(self, statement, parameters):
+    def execute(self, statement, parameters, *, durable):
         """Record a statement, and return a Deferred of its rows."""
-        self.assertEqual(statement, RESERVE)
+        self.assertEqual((statement, durable), (RESERVE, True))
         keys, seconds = parameters
         self.statements.append((list(keys), seconds))
         self.answers.append(Deferred())

@@ -3,6 +3,7 @@
 from io import BytesIO
 from uuid import UUID
 
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
 from popserv.core.user_settings import NO_SETTINGS
@@ -209,15 +210,54 @@ class LargeMessageTests(SQLCase):
         delivery = await self.store.open_delivery(b"ann")
         for each in messages:
             await delivery.deliver(b"%d" % len(each), NO_DETAILS, body_of(each))
-        [key, _] = await self.keys()
+        [key, other] = await self.keys()
         self.sql("UPDATE doomed SET taken = true WHERE key = %s", UUID(key.decode()))
         with self.assertRaises(TryLater) as raised:
             await delivery.commit()
         self.assertIn("copy them again", str(raised.exception.__cause__))
         await delivery.release()
-        self.assertEqual((await self.read(b"ann"), await self.keys()), ([], set()))
+        # The object of the other key is collected when its reservation is over.
+        self.assertEqual((await self.read(b"ann"), await self.keys()), ([], {other}))
         await self.copy(*messages)
         self.assertEqual(await self.read(b"ann"), messages)
+
+    async def race(self, execute):
+        """Execute a statement twice at a time, and return what the second one says.
+
+        So it is when the connection of the first one breaks, and the server goes on with it.
+        """
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop FOR UPDATE")
+            running = [ensureDeferred(execute()) for _ in range(2)]
+            with self.connect() as other:
+                await wait_for(lambda: other.execute(waiting).fetchone() == (2,), "both")
+        self.second = sorted(await gatherResults(running))[1]
+        return self.second
+
+    async def test_copy_race(self):
+        """Two executions at a time, of which the second has an older view, are one copy."""
+        messages = [MESSAGE, b"x\n"]
+        self.database.faults[COPY] = self.race
+        await self.copy(*messages)
+        self.assertEqual(self.second, [(True,)])
+        self.assertEqual(await self.read(b"ann"), messages)
+
+    async def test_copy_partly_there(self):
+        """If keys are forgotten, the objects of messages that are there are kept."""
+        delivery = await self.store.open_delivery(b"ann")
+        await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
+        self.database.faults[COPY] = losing(OutcomeUnknown())
+        with self.assertRaises(OutcomeUnknown):
+            await delivery.commit()
+        [there] = await self.keys()
+        await delivery.deliver(b"2", NO_DETAILS, body_of(MESSAGE))
+        self.sql("UPDATE doomed SET taken = true")
+        with self.assertRaises(TryLater):
+            await delivery.commit()
+        await delivery.release()
+        self.assertEqual(await self.keys(), {there})
+        self.assertEqual(await self.read(b"ann"), [MESSAGE])
 
     async def test_copy_unavailable(self):
         """Without the object store a copy ends, so that no message is left out."""

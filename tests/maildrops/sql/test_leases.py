@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import leases, statements
-from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME, RETRY_TIME
+from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME, RETRY_TIME, STOP_PAUSES
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
@@ -248,6 +248,42 @@ class LeaseTests(SQLCase):
         self.assertEqual(self.warnings(), [])
         for mailbox in mailboxes:
             await mailbox.release()
+
+    async def test_renewed_soon(self):
+        """A lock whose row is locked at each regular time is renewed in between."""
+        mailboxes = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
+        self.sql("UPDATE maildrop SET expires = now() + interval '5 seconds'")
+        renewed = "SELECT name FROM maildrop WHERE expires > now() + interval '15 seconds'"
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            await self.renew()
+        self.database.executed.clear()
+        await self.renew(RETRY_TIME)
+        self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
+        self.assertEqual(len(self.sql(renewed)), 2)
+        await self.renew(RETRY_TIME)
+        self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
+        await self.renew(10)
+        self.assertEqual(self.database.executed, [statements.RENEW_LEASES] * 2)
+        for mailbox in mailboxes:
+            await mailbox.release()
+
+    async def test_renewed_last(self):
+        """Nothing is tried again for a session that has ended meanwhile, nor after the end."""
+        mailbox = await self.store.open_maildrop(b"ann")
+
+        async def stop(execute):
+            self.store._leases._timer.cancel()
+            self.store._leases._timer = None
+            return await execute()
+
+        self.database.faults[statements.HELD_LEASES] = stop
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop FOR UPDATE")
+            await self.renew()
+        self.assertEqual(self.warnings(), [])
+        await self.end(mailbox)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_renewal_unanswered(self):
         """A lock of which the database does not say whether it is held is not lost."""
@@ -528,6 +564,49 @@ class LeaseTests(SQLCase):
         with self.assertRaises(TryLater):
             await self.store.open_maildrop(b"ann")
         self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_stop_locked_row(self):
+        """The end of the process tries for about a second to release the lock of a locked row."""
+        mailboxes = [await self.store.open_maildrop(name) for name in (b"ann", b"bob")]
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            self.database.executed.clear()
+            stopped = Deferred.fromCoroutine(self.store.stop())
+            for pause in STOP_PAUSES[:2]:
+                await self.pause(pause)
+            await self.pausing(STOP_PAUSES[2])
+        self.clock.advance(STOP_PAUSES[2])
+        await stopped
+        tried = [statements.RELEASE_LEASES, statements.HELD_LEASES]
+        self.assertEqual(self.database.executed, [*tried * 3, statements.RELEASE_LEASES])
+        for name, mailbox in zip((b"ann", b"bob"), mailboxes, strict=True):
+            await (await self.other.open_maildrop(name)).release()
+            await mailbox.release()
+        self.assertEqual((self.warnings(), self.clock.getDelayedCalls()), ([], []))
+
+    async def test_stop_not_released(self):
+        """If it cannot be released, the log says so."""
+        await self.store.open_maildrop(b"ann")
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop FOR UPDATE")
+            stopped = Deferred.fromCoroutine(self.store.stop())
+            for pause in STOP_PAUSES:
+                await self.pause(pause)
+            await stopped
+        [warning] = self.warnings()
+        self.assertIn("because they were being changed", warning)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_stop_unanswered(self):
+        """A database that does not answer at the end of the process is not asked again."""
+        await self.store.open_maildrop(b"ann")
+        self.database.executed.clear()
+        self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+        await self.store.stop()
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        [warning] = self.warnings()
+        self.assertIn("the database does not answer", warning)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_stop_during_release(self):

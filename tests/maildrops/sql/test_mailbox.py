@@ -26,7 +26,7 @@ from popserv.maildrops.sql import snapshots, statements, store, storing
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import read_all
-from tests.maildrops.sql.harness import SQLCase, losing, raising
+from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
 
 class MailboxCase(SQLCase):
@@ -116,6 +116,15 @@ class MailboxTests(MailboxCase):
         self.database.executed.clear()
         await mailbox.remove([])
         self.assertEqual(self.database.executed, [])
+        await mailbox.release()
+
+    async def test_recorded_after_failover(self):
+        """A message that has got the place of a lost one does not count as read."""
+        mailbox = await self.open(b"1\n", b"2\n")
+        self.sql("UPDATE message SET id = gen_random_uuid() WHERE position = 2")
+        await mailbox.record_retrieved(mailbox.messages)
+        flags = self.sql("SELECT flags FROM message ORDER BY position")
+        self.assertEqual(flags, [(1,), (0,)])
         await mailbox.release()
 
     async def test_removal_repeated(self):
@@ -405,6 +414,35 @@ class DeliveryTests(MailboxCase):
         mailbox = await self.again()
         self.assertEqual(list(mailbox.messages.uids), [uid])
         await mailbox.release()
+
+    async def check_under_way(self, statement, deliver):
+        """A delivery is waited for whose connection breaks while it waits for its first row."""
+        self.sql("DELETE FROM message")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        late = []
+
+        async def lose(execute):
+            late.append(ensureDeferred(execute()))
+            await wait_for(lambda: self.sql(waiting) == [(1,)], "the delivery")
+            raise OutcomeUnknown
+
+        self.database.faults[statement] = lose
+        with self.connect() as holder, holder.transaction():
+            holder.execute("SELECT FROM maildrop ORDER BY id LIMIT 1 FOR UPDATE")
+            delivery = ensureDeferred(deliver)
+            await wait_for(lambda: self.sql(waiting) == [(2,)] or delivery.called, "both")
+        await delivery
+        await gatherResults(late)
+
+    async def test_under_way(self):
+        """A delivery of which nothing is known is not refused as long as it is under way."""
+        await (await self.open()).release()
+        await self.to_all(self.store, b"1\n", b"ann", b"bob")
+        await self.check_under_way(statements.DELIVER, self.deliver(self.store, b"ann", b"1\n"))
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(1,)])
+        to_all = self.to_all(self.store, b"1\n", b"bob", b"ann")
+        await self.check_under_way(statements.DELIVER_TO_ALL, to_all)
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(2,)])
 
     async def test_once(self):
         """A delivery is not repeated after a break: the message would be there twice."""

@@ -318,6 +318,16 @@ class ReadingTests(MessageCase):
         ):
             self.assertEqual(self.execute(statements.IS_DELIVERED, name, id_), expected)
 
+    def test_forgotten(self):
+        """Keys are forgotten that are neither reserved nor of a message with an object."""
+        reserved, taken, unknown = (uuid4() for _ in range(3))
+        self.reserve(reserved)
+        self.reserve(taken, taken=True)
+        there, inline = self.add(self.ann, 1, inline=False), self.add(self.ann, 2)
+        keys = [reserved, taken, unknown, there, inline]
+        rows = self.execute(statements.FORGOTTEN, keys)
+        self.assertEqual({key for (key,) in rows}, {taken, unknown, inline})
+
     def test_users(self):
         """Users are listed in the order of their names."""
         self.create(b"Zoe", 0)
@@ -343,7 +353,9 @@ class ChangingTests(MessageCase):
         self.add(self.ann, 3)
         written = "SELECT xmin::text FROM message WHERE position = 2"
         before = self.sql(written)
-        self.execute(statements.MARK_SEEN, self.ann, [1, 2, 4])
+        ids = [id_ for _, id_ in self.columns("message.id")]
+        retrieved = [1, 2, 4, 3], [ids[0], ids[1], ids[3], ids[0]]
+        self.execute(statements.MARK_SEEN, self.ann, *retrieved)
         expected = [("ann", 1, 1), ("ann", 2, 1), ("ann", 3, 0), ("ann", 4, 35), ("bob", 1, 0)]
         self.assertEqual(self.columns("position, flags"), expected)
         self.assertEqual(self.sql(written), before)
@@ -623,6 +635,16 @@ class ConcurrentTests(MessageCase):
                 await self.until_waiting()
                 self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE NOWAIT", self.bob)
             self.assertEqual(len(await running), 2)
+
+    async def test_lock(self):
+        """Maildrops are locked in the same order to find out what became of a delivery."""
+        for names in ([b"ann", b"bob"], [b"bob", b"ann"]):
+            with self.connection.transaction():
+                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE", self.ann)
+                running = self.start(statements.LOCK, names)
+                await self.until_waiting()
+                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE NOWAIT", self.bob)
+            self.assertEqual(await running, [(self.ann,), (self.bob,)])
 
     async def test_taken(self):
         """An object that is taken for its removal at the same time does not become a message."""
