@@ -41,15 +41,15 @@ class CommandTests(SynchronousTestCase):
         for is_run in (True, False):
             code, output = self.run_command("--tests", ALL_TESTS)
             self.assertEqual(code, 0, output)
-            self.assertRegex(output, r"\n4 of 4 are found: 100.0 %\n\Z")
+            self.assertRegex(output, r"\n8 of 8 are found: 100.0 %\n\Z")
             self.assertEqual("without a mutant" in output, is_run)
 
     def test_survivors(self):
         """With tests of something else each mutant survives, and is printed with its line."""
         code, output = self.run_command("--tests", OTHER_TESTS)
         self.assertEqual(code, 1, output)
-        self.assertIn(f"{MODULE}:22 UserFolder.__new__\n  - return self\n  + return None\n", output)
-        self.assertRegex(output, r"\n0 of 4 are found: 0.0 %\n\Z")
+        self.assertIn(f"{MODULE}:25 UserFolder.__new__\n  - return self\n  + return None\n", output)
+        self.assertRegex(output, r"\n0 of 8 are found: 0.0 %\n\Z")
         code, output = self.run_command("--tests", ALL_TESTS, "--survivors")
         self.assertEqual(code, 0, output)
 
@@ -124,7 +124,8 @@ class JudgeTests(SynchronousTestCase):
     def test_failure(self):
         """The first test that fails is told."""
         test = f"{ALL_TESTS}.UserFolderTests.test_distinct"
-        self.assertEqual(self.judge("UserFolder = bytes"), f"killed {test}\n".encode())
+        module = "UserFolder, folder_of = bytes, None"
+        self.assertEqual(self.judge(module), f"killed {test}\n".encode())
 
     def test_import(self):
         """A module that cannot be imported is found."""

@@ -39,8 +39,11 @@ GATHERING_TIME = 0.02
 MAX_TOGETHER = 1000
 """The leases that one statement renews or releases."""
 
-RETRY_TIME = 1.0
-"""The seconds after which leases whose rows were locked are renewed or released again."""
+RENEWAL_PAUSE = 1.0
+"""The seconds after which leases whose rows were locked are renewed again."""
+
+RELEASE_PAUSE = 0.2
+"""The seconds after which such leases are released again: before a login elsewhere gives up."""
 
 STOP_PAUSES = (0.1, 0.1, 0.2, 0.3, 0.5)
 """The seconds after which the end of the process tries again to release such leases."""
@@ -252,7 +255,7 @@ class Leases:
                     del self._ended[lease.name]
             left = [lease for lease in left if self.is_certain(lease)]
             if left:
-                again = self._gather(RETRY_TIME)
+                again = self._gather(RELEASE_PAUSE)
                 for lease in left:
                     self._add(lease, again)
             ended.released.callback(None)
@@ -321,7 +324,7 @@ class Leases:
             return
         if rows and self._timer is not None:
             # Their rows were locked, and may be again at the next regular time.
-            self._timer.reset(RETRY_TIME)
+            self._timer.reset(RENEWAL_PAUSE)
         for lease in _without(left, rows):
             if lease in self._held:
                 lease.is_lost = True

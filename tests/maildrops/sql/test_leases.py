@@ -8,7 +8,13 @@ from twisted.python.failure import Failure
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import leases, statements
-from popserv.maildrops.sql.leases import BUSY_PAUSES, GATHERING_TIME, RETRY_TIME, STOP_PAUSES
+from popserv.maildrops.sql.leases import (
+    BUSY_PAUSES,
+    GATHERING_TIME,
+    RELEASE_PAUSE,
+    RENEWAL_PAUSE,
+    STOP_PAUSES,
+)
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
 
@@ -198,9 +204,9 @@ class LeaseTests(SQLCase):
             await self.renew(GATHERING_TIME)
             await (await self.other.open_maildrop(b"bob")).release()
             self.assertEqual([*self.store._leases._ended], [b"ann"])
-            await self.renew(RETRY_TIME)
+            await self.renew(RELEASE_PAUSE)
             self.assertEqual([*self.store._leases._ended], [b"ann"])
-        await self.renew(RETRY_TIME)
+        await self.renew(RELEASE_PAUSE)
         tried = [statements.RELEASE_LEASES, statements.HELD_LEASES]
         self.assertEqual(self.database.executed, [*tried, *tried, statements.RELEASE_LEASES])
         self.assertEqual(self.store._leases._ended, {})
@@ -258,10 +264,10 @@ class LeaseTests(SQLCase):
             self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
             await self.renew()
         self.database.executed.clear()
-        await self.renew(RETRY_TIME)
+        await self.renew(RENEWAL_PAUSE)
         self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
         self.assertEqual(len(self.sql(renewed)), 2)
-        await self.renew(RETRY_TIME)
+        await self.renew(RENEWAL_PAUSE)
         self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
         await self.renew(10)
         self.assertEqual(self.database.executed, [statements.RENEW_LEASES] * 2)
