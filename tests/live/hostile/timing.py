@@ -15,7 +15,7 @@ from math import erfc, sqrt
 from pathlib import Path
 from statistics import median
 
-from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.schemes import new_scram_sha1, new_scram_sha256
 from popserv.auth.passwords.users_file import default_path
 from tests.live.harness import LOOPBACK, Server, temporary_directory
 
@@ -36,10 +36,11 @@ FAILED = b"-ERR [AUTH] authentication failed\r\n"
 
 SECRETS = {
     "SCRAM-SHA-256": lambda: new_scram_sha256(b"secret", 1),
+    "SCRAM-SHA-1": lambda: new_scram_sha1(b"secret", 1),
     "PLAIN": lambda: b"{PLAIN}secret",
     "APOP": lambda: b"{APOP}secret",
 }
-"""The secrets of all users of a server; that of SCRAM is quick, so that little hides the rest."""
+"""The secrets of all users of a server; those of SCRAM are quick, so that little hides the rest."""
 
 SIGNIFICANT = 1e-4
 """The probability by chance below which a difference counts as one."""
@@ -141,8 +142,8 @@ STEPS = {
     "LOGIN": ("SCRAM-SHA-256", refuse_login),
     "SCRAM-SHA-256, salt": ("SCRAM-SHA-256", partial(begin_scram, b"SCRAM-SHA-256")),
     "SCRAM-SHA-256, proof": ("SCRAM-SHA-256", partial(refuse_scram, b"SCRAM-SHA-256")),
-    "SCRAM-SHA-1, salt": ("PLAIN", partial(begin_scram, b"SCRAM-SHA-1")),
-    "SCRAM-SHA-1, proof": ("PLAIN", partial(refuse_scram, b"SCRAM-SHA-1")),
+    "SCRAM-SHA-1, salt": ("SCRAM-SHA-1", partial(begin_scram, b"SCRAM-SHA-1")),
+    "SCRAM-SHA-1, proof": ("SCRAM-SHA-1", partial(refuse_scram, b"SCRAM-SHA-1")),
     "CRAM-MD5": ("PLAIN", refuse_cram_md5),
     "APOP": ("APOP", refuse_apop),
 }
