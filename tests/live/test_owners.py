@@ -372,12 +372,12 @@ class SystemCallTests(OwnersCase):
             connection.ask(b"DELE 1")
             self.assertIn(b"+OK", connection.close())
 
-    def deliver_by_lmtp(self, path):
+    def deliver_by_lmtp(self, path, name=b"ann"):
         """Deliver a small message, and one that does not fit into memory."""
         connection = LMTP(path)
         self.addCleanup(connection.close)
         for lines in (1, 300_000):
-            connection.begin(b"ann")
+            connection.begin(name)
             connection.socket.sendall(b"Subject: x\r\n\r\n" + b"line\r\n" * lines)
             self.assertEqual(connection.ask(b"."), ["250 2.0.0 message delivered"])
 
@@ -433,6 +433,25 @@ class SystemCallTests(OwnersCase):
             (folder / str(number)).write_bytes(LARGE if number > 2 else b"Subject: 0\n\n")
         self.give(folder, "ann")
         self.assert_never_root(("--store", f"mh:{self.home}/%u/Mail"), self.home, "ann")
+
+    def test_first_mail(self):
+        """The first mail of a user of the system makes a file that belongs to that user."""
+        spool = self.home / "spool"
+        spool.mkdir()
+        os.chown(spool, 0, 8)
+        spool.chmod(0o2775)
+        set_secret(self.users, b"daemon", join_field(b"PLAIN", PASSWORD), new=True)
+        lmtp = temporary_directory(self) / "lmtp"
+        options = ("--lmtp", f"unix:{lmtp}", "--recipient-local-part")
+        server = self.start(*options, store=("--mbox", spool))
+        # The session of a user who has no file yet.
+        self.assertEqual(self.retrieve(server, "daemon"), [])
+        self.deliver_by_lmtp(lmtp, b"daemon")
+        file = spool / "daemon"
+        self.assertEqual((file.owner(), file.group()), ("daemon", "mail"))
+        self.assertEqual(file.stat().st_mode & 0o777, 0o660)
+        self.assertEqual([*spool.iterdir()], [file])
+        self.assertEqual(len(self.retrieve(server, "daemon")), 2)
 
     def test_mbox(self):
         """Mbox files in a spool directory, where the group makes the dotlocks."""
