@@ -66,9 +66,9 @@ import os, sys
 from popserv.commandline import session
 from popserv.commandline.main import main
 
-directory, commands, *arguments = sys.argv[1:]
-commands = commands.encode()
-for length in range(len(commands) + 1):
+directory, login, commands, *arguments = sys.argv[1:]
+commands = (login + commands).encode()
+for length in range(len(login), len(commands) + 1):
     read_end, write_end = os.pipe()
     os.write(write_end, commands[:length])
     os.close(write_end)
@@ -81,7 +81,7 @@ for length in range(len(commands) + 1):
     os.close(read_end)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-"""A session for each beginning of some commands, whose output is a file of that length's name."""
+"""A session for each beginning of commands after a login; its output is in a file for each."""
 
 # Measure the coverage of these processes, too.
 COVERAGE = (
@@ -197,11 +197,12 @@ class PipeTests(SessionCase):
     def test_each_end_of_input(self):
         """Wherever the input ends before the end of QUIT, also within it, nothing is removed."""
         for user, login in (("--login", "USER ann\r\nPASS secret\r\n"), ("--user=ann", "")):
-            commands = f"{login}DELE 1\r\nNOOP\r\nQUIT\r\n"
+            end = "DELE 1\r\nQUIT\r\n"
+            commands = login + end
             output = temporary_directory(self)
             done = subprocess.run(
                 [
-                    *(sys.executable, "-c", SESSIONS_OF_PREFIXES, output, commands),
+                    *(sys.executable, "-c", SESSIONS_OF_PREFIXES, output, login, end),
                     *(user, "--maildir", self.root),
                 ],
                 capture_output=True,
@@ -209,8 +210,8 @@ class PipeTests(SessionCase):
                 timeout=TIMEOUT,
             )
             self.assertEqual((done.returncode, done.stderr), (0, b""))
-            self.assertEqual(done.stdout.split(), [b"0"] * (len(commands) + 1))
-            for length in range(len(commands)):
+            self.assertEqual(done.stdout.split(), [b"0"] * (len(end) + 1))
+            for length in range(len(login), len(commands)):
                 replies = (output / str(length)).read_bytes()
                 complete = commands[:length].count("\n")
                 self.assertEqual(replies.count(b"\r\n+OK"), complete, (length, replies))
