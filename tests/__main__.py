@@ -9,7 +9,7 @@ import sys
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
-from tests.schedule import all_parts, print_counts, run_parts
+from tests.schedule import ALL_SKIPPED, all_parts, print_counts, run_parts
 
 PROCESSES = 2 * (os.cpu_count() or 1)
 """How many run at the same time: more than processors, as many tests wait for other programs."""
@@ -30,17 +30,23 @@ class CountingReporter(TreeReporter):
 
 
 def run(names):
-    """Run the named tests in this process; return whether they passed."""
+    """Run the named tests in this process; return the exit code."""
     suite = TestLoader().loadByNames(names, recurse=True)
     result = TrialRunner(CountingReporter, workingDirectory="_trial_temp").run(suite)
-    return result.wasSuccessful() and result.testsRun > 0
+    if not result.wasSuccessful() or not result.testsRun:
+        return 1
+    if not result.successes:
+        print("every test was skipped, which shows nothing", file=sys.stderr)
+        return ALL_SKIPPED
+    return 0
 
 
 def main():
     """Run the named tests, or all; return the exit code."""
     names = sys.argv[1:]
-    passed = run(names) if names else run_parts(sys.orig_argv, all_parts(), PROCESSES)
-    return 0 if passed else 1
+    if names:
+        return run(names)
+    return 0 if run_parts(sys.orig_argv, all_parts(), PROCESSES) else 1
 
 
 if __name__ == "__main__":

@@ -46,6 +46,11 @@ class ScheduleTests(SynchronousTestCase):
         for name, code in SAMPLES.items():
             (self.directory / f"{name}.py").write_text(f"{HEAD} {code}")
 
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": f"{self.directory}{os.pathsep}{CHECKOUT}",
+        }
+
     def start(self, *names, processes=2):
         """Start a process that divides the modules."""
         return subprocess.Popen(
@@ -54,7 +59,14 @@ class ScheduleTests(SynchronousTestCase):
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.directory,
-            env={**os.environ, "PYTHONPATH": f"{self.directory}{os.pathsep}{CHECKOUT}"},
+            env=self.environment,
+        )
+
+    def run_tests(self, name):
+        """Run the tests of one name; return the completed process."""
+        command = [sys.executable, "-m", "tests", name]
+        return subprocess.run(
+            command, capture_output=True, check=False, cwd=self.directory, env=self.environment
         )
 
     def run_parts(self, *names, **options):
@@ -71,6 +83,15 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(lines[-1], "3 passed, 0 failed, 1 skipped")
         self.assertEqual([line for line in lines if line[:1].isdigit()], lines[-1:])
         self.assertRegex("\n".join(lines), "\ngood: 2 passed, 0 failed, 0 skipped, exit code 0, ")
+
+    def test_all_skipped(self):
+        """If every test is skipped, the exit code is not 0: nothing has shown that all is well."""
+        code, lines = self.run_parts("skipped")
+        self.assertEqual((code, lines[-1]), (1, "0 passed, 0 failed, 1 skipped"))
+        for name, expected in (("skipped", 5), ("good", 0), ("bad", 1)):
+            done = self.run_tests(name)
+            self.assertEqual(done.returncode, expected, done)
+            self.assertEqual(b"every test was skipped" in done.stderr, name == "skipped", done)
 
     def test_failed(self):
         """A failed test fails the whole, and its module is named at the end."""

@@ -10,6 +10,8 @@ from popserv.auth.dovecot import client as dovecot_client
 from popserv.auth.dovecot import connection as dovecot_connection
 from popserv.auth.dovecot import exchange as dovecot_exchange
 from popserv.auth.names import MAX_NAME
+from popserv.auth.oauth.introspection import IntrospectionVerifier
+from popserv.auth.oauth.jwks import JWKSURL
 from popserv.auth.passwords import checker as passwords
 from popserv.auth.services import checkpassword, pam
 from popserv.auth.throttle import penalties, slots, starts
@@ -18,12 +20,14 @@ from popserv.auth.users.remembered import RememberedPasswords
 from popserv.control.server import ControlFactory, ControlProtocol
 from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE
 from popserv.core.read_ahead import MAX_OCTETS, ReadAheadLimit
+from popserv.delivery.factory import LMTPFactory
 from popserv.maildrops.maildir import small_files
 from popserv.maildrops.maildir import store as maildir
 from popserv.maildrops.maildir.contents import compressed
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.mbox import locks
 from popserv.maildrops.mbox import store as mbox
+from popserv.maildrops.spooling import MAX_IN_MEMORY
 from popserv.messages.sizes import MAX_MESSAGE
 from popserv.metrics import totals
 from popserv.metrics.channel import BoundedChannel, BoundedSite
@@ -132,6 +136,28 @@ OTHERS = {
 """What else has a number, and where it is checked."""
 
 
+OTHER_PAGES = {
+    "reference/oauth-file.rst": (
+        "the keys that were fetched last remain valid for "
+        f"{({86_400: 'one day'})[JWKSURL.MAX_STALE_AGE]}.",
+        f"again after {({3_600: 'one hour'})[JWKSURL.MAX_AGE]},",
+        f"but at most every {JWKSURL.MIN_FETCH_INTERVAL:g} seconds.",
+        f"at most {IntrospectionVerifier.MAX_CONCURRENT_REQUESTS} requests are made concurrently, "
+        f"and at most {IntrospectionVerifier.MAX_QUEUED_REQUESTS} logins wait for one.",
+    ),
+    "howto/delivery.rst": (
+        f"At most {default(LMTPFactory, 'max_connections')} connections are open at a time,",
+        f"it is in memory up to {MAX_IN_MEMORY >> 20} MiB,",
+    ),
+    "howto/pam.rst": (
+        f"Modules run in {pam.THREADS} threads of their own, and {pam.BACKLOG} logins wait",
+        f"A login waits {pam.TIMEOUT:g} seconds for its modules,",
+        f"At most {({2: 'two'})[pam.MAX_CHECKS_OF_NAME]} threads serve one name,",
+    ),
+}
+"""The sentences of other pages that have limits, likewise."""
+
+
 class LimitsTests(SynchronousTestCase):
     """The numbers of the page are those of the code."""
 
@@ -143,6 +169,13 @@ class LimitsTests(SynchronousTestCase):
         """Each sentence has the number of the code."""
         for sentence in SENTENCES:
             self.assertIn(sentence, self.text)
+
+    def test_other_pages(self):
+        """So do those of other pages."""
+        for page, sentences in OTHER_PAGES.items():
+            text = " ".join((DOCS / page).read_text("utf-8").split())
+            for sentence in sentences:
+                self.assertIn(sentence, text)
 
     def test_complete(self):
         """Each number of the page is in one of the sentences, or is checked elsewhere."""

@@ -217,8 +217,21 @@ class Server:
     @property
     def memory(self):
         """The server's resident memory in octets (VmRSS)."""
+        return self._status("VmRSS")
+
+    @property
+    def peak(self):
+        """The most resident memory since :meth:`reset_peak`, in octets (VmHWM)."""
+        return self._status("VmHWM")
+
+    def reset_peak(self):
+        """Let the peak begin with the memory that is resident now; return that."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        return self.memory
+
+    def _status(self, name):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10
+        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) << 10
 
     def connect(self, **options):
         """Return a new connection after its greeting."""

@@ -6,7 +6,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -17,11 +20,15 @@ from tests.certificates import issue
 from tests.live.harness import (
     BIN,
     CHECKOUT,
+    LOOPBACK,
     Server,
     require_programs,
     run,
     temporary_directory,
+    until,
 )
+from tests.live.sql_store import sql_file
+from tests.live.test_lmtp import LMTP
 from tests.live.test_tls import DENY_WRITE_EXECUTE
 
 CONTRIB = CHECKOUT / "contrib"
@@ -88,6 +95,18 @@ class UnitTests(TestCase):
             self.assertIn(f'{option} = "systemd:domain=INET6:name={name}"\n', guide)
 
 
+@cache
+def allowed_calls():
+    """Return the system calls that the unit and its drop-in allow."""
+    allowed = set()
+    for value in setting("SystemCallFilter"):
+        calls = system_calls(value.removeprefix("~").split())
+        allowed = allowed - calls if value.startswith("~") else allowed | calls
+    # The drop-in allows those that change the user, and only root makes them here.
+    (added,) = setting("SystemCallFilter", "popserv.service.d/owners.conf")
+    return allowed | system_calls(added.split())
+
+
 class HardeningTests(TestCase):
     """What the service denies, the server does not need."""
 
@@ -109,25 +128,83 @@ class HardeningTests(TestCase):
         options = ("--utf8", "--deleted", "move:Trash")
         return (*options, "--certificate", certificate) if tls else options
 
-    def test_system_calls(self):
-        """The system calls that the server makes are those of SystemCallFilter."""
+    @contextmanager
+    def traced(self, *options, **more):
+        """Start a server; fail if it makes a system call that SystemCallFilter does not have."""
         require_programs(self, "strace", "systemd-analyze")
-        allowed = set()
-        for value in setting("SystemCallFilter"):
-            calls = system_calls(value.removeprefix("~").split())
-            allowed = allowed - calls if value.startswith("~") else allowed | calls
         trace = temporary_directory(self) / "trace"
         strace = ("strace", "-D", "--follow-forks", "--output", trace)
-        server = Server(*self.options(), prefix=(*strace, "--quiet=all", "--signal=none"))
+        server = Server(*options, prefix=(*strace, "--quiet=all", "--signal=none"), **more)
         self.addCleanup(server.stop)
-        self.use(server)
+        yield server
         server.stop()
         made = set(re.findall(r"^\d+ +(?:\+\+\+|<\.\.\. )?([a-z_0-9]+)", trace.read_text(), re.M))
         self.assertGreater(len(made), 30)
-        # The drop-in allows those that change the user, and only root makes them here.
-        (added,) = setting("SystemCallFilter", "popserv.service.d/owners.conf")
-        allowed |= system_calls(added.split())
-        self.assertEqual(made - allowed - {"resumed", "exited"}, set())
+        self.assertEqual(made - allowed_calls() - {"resumed", "exited"}, set())
+
+    def test_system_calls(self):
+        """The system calls that the server makes are those of SystemCallFilter."""
+        with self.traced(*self.options()) as server:
+            self.use(server)
+
+    def test_system_calls_of_workers(self):
+        """So are those of workers, of LMTP, metrics and the control socket, and of a reload."""
+        directory = temporary_directory(self)
+        with self.traced(
+            *(*self.options(), "--workers", "2", "--auth", "memory:ann:secret"),
+            *("--lmtp", f"unix:{directory}/lmtp", "--recipient-local-part"),
+            *("--metrics", LOOPBACK, "--control", f"unix:{directory}/control"),
+        ) as server:
+            self.deliver(directory / "lmtp")
+            connection = server.login("ann")
+            self.assertEqual(connection.ask(b"DELE 1")[:3], b"+OK")
+            done = run("popserv", "status", "--control", f"unix:{directory}/control")
+            self.assertEqual(done.returncode, 0, done)
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: "SIGHUP" in server.log, "the reload")
+            self.assertEqual(connection.close()[:3], b"+OK")
+
+    def test_system_calls_of_stores(self):
+        """So are those of sessions and deliveries in mbox files and MH folders."""
+        for kind in ("mbox", "mh"):
+            directory = temporary_directory(self)
+            (directory / "mail").mkdir()
+            with self.traced(
+                *("--auth", "memory:ann:secret", "--lmtp", f"unix:{directory}/lmtp"),
+                "--recipient-local-part",
+                store=("--store", f"{kind}:{directory}/mail"),
+            ) as server:
+                self.retrieve(server, directory / "lmtp")
+
+    def test_system_calls_of_sql(self):
+        """So are those of an SQL store, also of a message that is an object."""
+        directory = temporary_directory(self)
+        file = sql_file(self)
+        with self.traced(
+            *("--auth", "memory:ann:secret", "--lmtp", f"unix:{directory}/lmtp"),
+            "--recipient-local-part",
+            store=("--store", f"sql:{file}"),
+        ) as server:
+            self.retrieve(server, directory / "lmtp")
+
+    def deliver(self, path, line=b"x\n", lines=1):
+        """Deliver a message to ann."""
+        lmtp = LMTP(path)
+        self.addCleanup(lmtp.close)
+        lmtp.begin(b"ann")
+        lmtp.socket.sendall(b"Subject: x\r\n\r\n" + line.replace(b"\n", b"\r\n") * lines)
+        self.assertEqual(lmtp.ask(b".")[0][:3], "250")
+
+    def retrieve(self, server, path, line=b"x" * 70 + b"\n"):
+        """Deliver a small message and one of 3 MB; retrieve and remove them."""
+        self.deliver(path)
+        self.deliver(path, line, 3_000_000 // len(line))
+        for _ in range(2):
+            connection = server.login("ann")
+            connection.ask(b"RETR 1")
+            connection.lines()
+            self.assertEqual(connection.ask(b"DELE 1")[:3], b"+OK")
+            self.assertEqual(connection.close()[:3], b"+OK")
 
     def test_memory(self):
         """Only TLS needs memory that is writable and executable, as the unit says."""

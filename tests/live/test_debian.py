@@ -50,6 +50,31 @@ deliver() {
     chown popserv: $mail/new/*
 }
 
+# What the maintainer scripts and logrotate do where systemd runs, which it does not here.
+recorded() {
+    echo "$1:"
+    shift
+    mkdir -p /run/systemd/system
+    : >/tmp/calls
+    "$@" >/dev/null
+    cat /tmp/calls
+    rmdir /run/systemd/system
+}
+
+upgrade() {
+    dpkg-deb --raw-extract /tmp/popserv.deb /tmp/newer
+    sed -i 's/^Version: .*/&+1/' /tmp/newer/DEBIAN/control
+    dpkg-deb -Znone --build /tmp/newer /tmp/newer.deb
+    rm -r /tmp/newer
+    dpkg --install /tmp/newer.deb
+}
+
+for program in systemctl deb-systemd-invoke; do
+    path=$(command -v $program)
+    mv "$path" "$path.real"
+    printf '#!/bin/sh\necho "%s $*" >>/tmp/calls\n' $program >"$path"
+    chmod 755 "$path"
+done
 files >/tmp/before
 dpkg --install /tmp/popserv.deb >/dev/null
 stat --format '%A %U %n' /etc/popserv/users /var/lib/popserv/mail /var/log/popserv
@@ -67,11 +92,18 @@ for attempt in $(seq 100); do
     sleep 0.2
 done
 curl --silent --show-error --user ann:secret pop3://127.0.0.1/1 || cat /tmp/log
+recorded upgrade upgrade
+dpkg-query --show --showformat '${Version}\n' popserv | sed 's/.*+1/a newer version/'
+stat --format '%A %U %n' /etc/popserv/users
 kill $!
 { wait $!; } 2>/dev/null || true
 ls /usr/share/man/man1/popserv.1.gz /usr/share/man/man8/twistd-pop3.8.gz
 systemd-analyze verify --man=no $unit
-logrotate --debug /etc/logrotate.d/popserv 2>&1 | grep -i error || true
+install -o popserv -g popserv -m 640 /dev/null /var/log/popserv/popserv.log
+logrotate --force /etc/logrotate.d/popserv
+echo >>/var/log/popserv/popserv.log
+recorded rotation logrotate --force /etc/logrotate.d/popserv
+rm /var/log/popserv/popserv.log*
 dpkg --remove popserv >/dev/null
 left removal
 cp /var/lib/dpkg/info/popserv.postrm /tmp/postrm
@@ -89,8 +121,13 @@ drwxr-x--- popserv /var/log/popserv
 Subject: hello
 
 It works.
+upgrade:
+{calls}a newer version
+-rw------- popserv /etc/popserv/users
 /usr/share/man/man1/popserv.1.gz
 /usr/share/man/man8/twistd-pop3.8.gz
+rotation:
+systemctl try-reload-or-restart popserv
 left after removal:
 /etc/logrotate.d/popserv
 /etc/popserv
@@ -117,6 +154,13 @@ UNITS = "".join(
     f"/var/lib/systemd/deb-systemd-helper-enabled/{unit}.dsh-also\n"
     for unit in ("popserv-tls.socket", "popserv.service", "popserv.socket")
 )
+
+
+CALLS = """\
+systemctl --system daemon-reload
+deb-systemd-invoke try-restart popserv.service
+"""
+"""What an upgrade calls: the service is restarted if it runs, and no socket is touched."""
 
 
 def build_package(mask=0o022):
@@ -157,7 +201,7 @@ class DebianTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stdout), (0, b""), done)
 
     def test_life(self):
-        """The package serves mail when installed, and purging it leaves the mail and no more."""
+        """The package serves mail, is upgraded, and leaves the mail and the user when purged."""
         work = temporary_directory(self)
         script = work.with_suffix(".sh")
         script.write_text(INSIDE)
@@ -166,7 +210,7 @@ class DebianTests(SynchronousTestCase):
         done = run(*unshare, work, first_package(), script)
         output = done.stdout.decode().replace("\r\n", "\n")
         self.assertEqual((done.returncode, done.stderr), (0, b""), output)
-        self.assertEqual(output, EXPECTED.format(mail=MAIL, units=UNITS))
+        self.assertEqual(output, EXPECTED.format(mail=MAIL, units=UNITS, calls=CALLS))
 
     def test_contents(self):
         """What another package could have as well is not in the package."""

@@ -33,6 +33,8 @@ listen database
     server database unix@{back}
 """
 
+PROXY = b"PROXY UNKNOWN\r\n"
+
 OPTIONS = ("--hide-version",), ("--workers", "2")
 """By the first of them, a client can tell the hosts apart."""
 
@@ -144,6 +146,16 @@ class HostsTests(TestCase):
         connection.close()
         return "mx2" if shows_version else "mx1"
 
+    def log_in(self, port, number):
+        """Log in as one of the users, and end the session; return the beginning of the reply."""
+        header = b"" if port not in {each.port for each in self.hosts.values()} else PROXY
+        connection = Connection(("127.0.0.1", port), header=header)
+        self.addCleanup(connection.abandon)
+        connection.ask(b"USER user%d" % (number % 9))
+        reply = connection.ask(b"PASS secret")
+        connection.close()
+        return reply[:3]
+
     def command(self, *arguments, code=0):
         """Run a command of popserv for all hosts, and return its output."""
         done = run("popserv", arguments[0], "--store", self.store, *arguments[1:])
@@ -195,6 +207,10 @@ class HostsTests(TestCase):
         self.forwarder.stop()
         until(lambda: self.health("mx1") == (503, "the store cannot be reached\n"), "a bad health")
         until(lambda: {self.serving(port) for _ in range(3)} == {"mx2"}, "the healthy host")
+        # As long as mx1 is cut off, no login through the balancer gets there, and none is refused.
+        self.assertEqual([self.log_in(port, at) for at in range(30)], [b"+OK"] * 30)
+        self.assertEqual(self.health("mx1")[0], 503)
+        self.assertEqual(self.log_in(self.hosts["mx1"].port, 0), b"-ER")
         self.start_forwarder()
         until(lambda: self.health("mx1")[0] == 200, "a good health")
         until(lambda: {self.serving(port) for _ in range(4)} == {"mx1", "mx2"}, "both hosts")

@@ -28,6 +28,7 @@ from tests.live.harness import (
     temporary_directory,
     until,
 )
+from tests.live.test_lmtp import LMTP
 
 ANN, BOB = 5000, 5001
 PASSWORD = b"secret"
@@ -343,10 +344,13 @@ class SystemCallTests(OwnersCase):
 
     CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 
-    def calls(self, path):
-        """Yield the uid for files, the name and the arguments of each call with a path."""
+    def calls(self, path, start):
+        """Yield the uid for files, the name and the arguments of each call with a path.
+
+        They begin after a number of lines.
+        """
         users = {}
-        for line in path.read_text().splitlines():
+        for at, line in enumerate(path.read_text().splitlines()):
             found = self.CALL.match(line)
             if found is None:
                 continue
@@ -355,7 +359,7 @@ class SystemCallTests(OwnersCase):
                 uid = int(re.match(r"-?\d+", arguments)[0])
                 if 0 <= uid < 0xFFFF_FFFF:
                     users[thread] = uid
-            else:
+            elif at >= start:
                 yield users.get(thread, 0), name, arguments
 
     def session(self, server):
@@ -368,6 +372,15 @@ class SystemCallTests(OwnersCase):
             connection.ask(b"DELE 1")
             self.assertIn(b"+OK", connection.close())
 
+    def deliver_by_lmtp(self, path, name=b"ann"):
+        """Deliver a small message, and one that does not fit into memory."""
+        connection = LMTP(path)
+        self.addCleanup(connection.close)
+        for lines in (1, 300_000):
+            connection.begin(name)
+            connection.socket.sendall(b"Subject: x\r\n\r\n" + b"line\r\n" * lines)
+            self.assertEqual(connection.ask(b"."), ["250 2.0.0 message delivered"])
+
     def assert_never_root(self, store, directory, name):
         """Check that of what is Ann's, root examines nothing but the owner of the first name.
 
@@ -375,22 +388,35 @@ class SystemCallTests(OwnersCase):
         """
         require_programs(self, "strace")
         output = temporary_directory(self) / "calls"
-        trace = ("-e", "trace=%file,setfsuid", "-e", "signal=none")
+        lmtp = output.with_name("lmtp")
+        trace = ("-f", "-y", "-qq", "-e", "trace=%file,setfsuid", "-e", "signal=none", "-o", output)
         server = self.start(
-            "--mark-seen",
+            *("--mark-seen", "--lmtp", f"unix:{lmtp}", "--recipient-local-part"),
             store=store,
-            prefix=("strace", "-f", "-y", "-qq", *trace, "-o", output),
+            prefix=("strace", *trace),
         )
         self.session(server)
+        sessions = len(output.read_text().splitlines())
+        self.deliver_by_lmtp(lmtp)
         self.stop(server)
+        self.assert_anns(output, directory, name)
+        self.assert_anns(output, directory, name, 5, sessions)
+        for lines in (1, 300_000):
+            command = (BIN / "popserv", "deliver", *store, "ann")
+            done = run("strace", *trace, *command, input=b"Subject: x\n\n" + b"line\n" * lines)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assert_anns(output, directory, name, 5)
+
+    def assert_anns(self, output, directory, name, minimum=20, start=0):
+        """Check the calls that were recorded after a line; more than so many are made as Ann."""
         # The path of an open directory is in angle brackets.
         path = re.escape(f"{directory}/{name}")
         anns = re.compile(rf'{path}[>"/.]|<{re.escape(str(directory))}>, "\.?{name}')
         examined = re.compile(rf'AT_FDCWD<[^>]*>, "{path}", .*AT_SYMLINK_NOFOLLOW')
-        calls = [call for call in self.calls(output) if anns.search(call[2])]
+        calls = [call for call in self.calls(output, start) if anns.search(call[2])]
         as_others = [call for call in calls if call[0] != ANN]
-        self.assertGreater(len(calls) - len(as_others), 20)
-        self.assertEqual({(uid, call) for uid, call, _ in as_others}, {(0, "newfstatat")})
+        self.assertGreater(len(calls) - len(as_others), minimum)
+        self.assertLessEqual({(uid, call) for uid, call, _ in as_others}, {(0, "newfstatat")})
         for *_, arguments in as_others:
             self.assertRegex(arguments, examined)
 
@@ -407,6 +433,25 @@ class SystemCallTests(OwnersCase):
             (folder / str(number)).write_bytes(LARGE if number > 2 else b"Subject: 0\n\n")
         self.give(folder, "ann")
         self.assert_never_root(("--store", f"mh:{self.home}/%u/Mail"), self.home, "ann")
+
+    def test_first_mail(self):
+        """The first mail of a user of the system makes a file that belongs to that user."""
+        spool = self.home / "spool"
+        spool.mkdir()
+        os.chown(spool, 0, 8)
+        spool.chmod(0o2775)
+        set_secret(self.users, b"daemon", join_field(b"PLAIN", PASSWORD), new=True)
+        lmtp = temporary_directory(self) / "lmtp"
+        options = ("--lmtp", f"unix:{lmtp}", "--recipient-local-part")
+        server = self.start(*options, store=("--mbox", spool))
+        # The session of a user who has no file yet.
+        self.assertEqual(self.retrieve(server, "daemon"), [])
+        self.deliver_by_lmtp(lmtp, b"daemon")
+        file = spool / "daemon"
+        self.assertEqual((file.owner(), file.group()), ("daemon", "mail"))
+        self.assertEqual(file.stat().st_mode & 0o777, 0o660)
+        self.assertEqual([*spool.iterdir()], [file])
+        self.assertEqual(len(self.retrieve(server, "daemon")), 2)
 
     def test_mbox(self):
         """Mbox files in a spool directory, where the group makes the dotlocks."""

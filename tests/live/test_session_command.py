@@ -61,6 +61,28 @@ sys.exit(main(["session", *sys.argv[2:]]))
 """
 """A session that sends SIGTERM to one of its threads when it can read from a descriptor."""
 
+SESSIONS_OF_PREFIXES = """
+import os, sys
+from popserv.commandline import session
+from popserv.commandline.main import main
+
+directory, login, commands, *arguments = sys.argv[1:]
+commands = (login + commands).encode()
+for length in range(len(login), len(commands) + 1):
+    read_end, write_end = os.pipe()
+    os.write(write_end, commands[:length])
+    os.close(write_end)
+    # Starting Python for each takes too long.
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(read_end, 0)
+        os.dup2(os.open(f"{directory}/{length}", os.O_WRONLY | os.O_CREAT), 1)
+        os._exit(main(["session", *arguments]))
+    os.close(read_end)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""A session for each beginning of commands after a login; its output is in a file for each."""
+
 # Measure the coverage of these processes, too.
 COVERAGE = (
     *(sys.executable, "-m", "coverage", "run", f"--rcfile={CHECKOUT}/pyproject.toml"),
@@ -171,6 +193,33 @@ class PipeTests(SessionCase):
             self.assertEqual(done.stdout.count(b"\r\n"), 1 + commands.count(b"\n"))
             self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertEqual(read_maildir(self.maildir), SMALL)
+
+    def test_each_end_of_input(self):
+        """Wherever the input ends before the end of QUIT, also within it, nothing is removed."""
+        for user, login in (("--login", "USER ann\r\nPASS secret\r\n"), ("--user=ann", "")):
+            end = "DELE 1\r\nQUIT\r\n"
+            commands = login + end
+            output = temporary_directory(self)
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-c", SESSIONS_OF_PREFIXES, output, login, end),
+                    *(user, "--maildir", self.root),
+                ],
+                capture_output=True,
+                check=False,
+                timeout=TIMEOUT,
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertEqual(done.stdout.split(), [b"0"] * (len(end) + 1))
+            for length in range(len(login), len(commands)):
+                replies = (output / str(length)).read_bytes()
+                complete = commands[:length].count("\n")
+                self.assertEqual(replies.count(b"\r\n+OK"), complete, (length, replies))
+                self.assertNotIn(b"signing off", replies)
+            # The whole of them has removed one message; no beginning has removed any.
+            self.assertIn(b"(1 message left)", (output / str(len(commands))).read_bytes())
+            self.assertEqual(read_maildir(self.maildir), SMALL[1:])
+            (self.maildir / "new" / "1600000000.M1P1.host").write_bytes(SMALL[0])
 
     def test_file(self):
         """Input and output may be files."""

@@ -1,5 +1,7 @@
 """Tests of popserv.maildrops.read_only, with the stores that use it."""
 
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -14,6 +16,7 @@ from popserv.interfaces import (
 from popserv.maildrops.memory import MemoryMaildrops
 from tests.maildrops.maildir.harness import read_message, result
 from tests.maildrops.mbox.harness import MboxCase, mbox_of
+from tests.maildrops.mh.harness import MHCase
 
 READ_ONLY = UserSettings(read_only=True)
 
@@ -56,13 +59,38 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(self.maildrops.locked, set())
 
 
+def tree(root):
+    """Return the contents, the mode and the time of each file below a directory."""
+    found = {}
+    for path in sorted(Path(root).rglob("*")):
+        status = path.lstat()
+        octets = path.read_bytes() if path.is_file() else None
+        found[path.name] = (octets, status.st_mode, status.st_mtime_ns, status.st_ino)
+    return found
+
+
+class MHTests(MHCase):
+    """MHMaildrops."""
+
+    def test_read_only(self):
+        """A folder cannot be read-only: it is not opened, and nothing is written into it."""
+        self.deliver(b"1\n", b"2\n")
+        self.sequences(b"cur: 2\nunseen: 1-2\n")
+        before = tree(self.root)
+        opened = self.maildrops.open_configured(b"ann", READ_ONLY)
+        self.assertRaises(UnsupportedSettings, result, opened)
+        self.assertEqual(tree(self.root), before)
+        # It is not locked either.
+        self.assertEqual(self.read_all(), [b"1\n", b"2\n"])
+
+
 class MboxTests(MboxCase):
     """MboxMaildrops."""
 
     def test_read_only(self):
         """The file stays as it is to the octet, and messages are read from the page cache."""
         self.write(mbox_of([b"1\n", b"2\n"]))
-        before = self.contents()
+        before, files = self.contents(), tree(self.root)
         self.assertTrue(verifyObject(IConfigurableStore, self.maildrops))
         mailbox = result(self.maildrops.open_configured(b"ann", READ_ONLY))
         self.assertTrue(verifyObject(IReadOnlyMailbox, mailbox))
@@ -72,7 +100,8 @@ class MboxTests(MboxCase):
         result(mailbox.record_retrieved(messages))
         self.assertRaises(RemovalFailed, result, mailbox.remove(messages))
         result(mailbox.release())
-        self.assertEqual(self.contents(), before)
+        # Nor is there anything else: no index, and no lock that is left.
+        self.assertEqual(tree(self.root), files)
         mailbox = result(self.maildrops.open_configured(b"ann", UserSettings()))
         result(mailbox.record_retrieved(messages))
         result(mailbox.release())

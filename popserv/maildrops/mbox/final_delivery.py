@@ -14,6 +14,7 @@ from popserv.maildrops.mbox.locks import FileLock
 from popserv.maildrops.mbox.parser import Format
 from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.mbox.stored_form import new_form
+from popserv.runtime.file_credentials import acting_as
 
 
 def deliver(layout: Layout, user: bytes, mbox_format: Format, message: BinaryIO) -> None:
@@ -25,13 +26,13 @@ def deliver(layout: Layout, user: bytes, mbox_format: Format, message: BinaryIO)
     :raises ValueError: the name of the user is not allowed.
     :raises OSError: it cannot be appended.
     """
-    create_file(layout, user)
-    spool = Spool.open_shared(layout, user)
-    try:
-        with spool.locked() as lock:
-            _append(spool, lock, mbox_format, message)
-    finally:
-        spool.close()
+    with acting_as(create_file(layout, user)):
+        spool = Spool.open_shared(layout, user)
+        try:
+            with spool.locked() as lock:
+                _append(spool, lock, mbox_format, message)
+        finally:
+            spool.close()
 
 
 def _append(spool: Spool, lock: FileLock, mbox_format: Format, message: BinaryIO) -> None:

@@ -14,9 +14,10 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock, FileLocked
-from popserv.maildrops.mbox.spool_group import in_spool_group
+from popserv.maildrops.mbox.spool_group import in_spool_group, owner_of_new
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.closing import close
+from popserv.runtime.file_credentials import FileCredentials, acting_as, current
 from popserv.runtime.permissions import reason_of
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -194,11 +195,12 @@ def describe_failure(problem: OSError, path: str) -> str:
     return str(problem) if isinstance(problem, UnusablePath) else explain_open(problem, path)
 
 
-def create_file(layout: Layout, user: bytes) -> None:
+def create_file(layout: Layout, user: bytes) -> FileCredentials | None:
     """Create a user's file, and directories on the way to it, unless it exists.
 
     It belongs to the owner of its directory or, in a directory of root's such as ``/var/mail``, to
-    the system's user of this name and the directory's group.
+    the system's user of this name and the directory's group.  Return the credentials as which it is
+    to be opened, or None for those of the process.
 
     :raises ValueError: the name of the user is not allowed.
     :raises OSError: it cannot be created.
@@ -207,13 +209,17 @@ def create_file(layout: Layout, user: bytes) -> None:
     parent = layout.open_or_create_parent(parents, create_inheriting)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with (
-            suppress(FileExistsError),
-            in_spool_group(parent),
-            open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
-        ):
-            _give(file.fileno(), os.fstat(parent), user)
-            os.fsync(parent)
+        owner = owner_of_new(parent, user)
+        with suppress(FileExistsError):
+            with (
+                acting_as(owner),
+                in_spool_group(parent),
+                open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
+            ):
+                _give(file.fileno(), os.fstat(parent), user)
+                os.fsync(parent)
+            return owner
+        return current()
     finally:
         close(parent)
 

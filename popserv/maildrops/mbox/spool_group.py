@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pwd import getpwnam
 
-from popserv.runtime.file_credentials import acting_as, current
+from popserv.runtime.file_credentials import NOBODY, FileCredentials, acting_as, current
 
 
 def in_spool_group(directory: int) -> AbstractContextManager[None]:
@@ -18,8 +19,25 @@ def in_spool_group(directory: int) -> AbstractContextManager[None]:
     :raises OSError: as :func:`~popserv.runtime.file_credentials.switch`.
     """
     user = current()
-    if user is not None:
-        status = os.fstat(directory)
-        if status.st_uid == 0 and status.st_gid != 0 and status.st_mode & stat.S_IWGRP:
-            return acting_as(user._replace(gid=status.st_gid))
+    status = os.fstat(directory)
+    if user is not None and _is_spool(status):
+        return acting_as(user._replace(gid=status.st_gid))
     return nullcontext()
+
+
+def owner_of_new(directory: int, user: bytes) -> FileCredentials | None:
+    """Return the credentials as which a user's file is created in an open directory.
+
+    They are those of this thread.  But if nobody is known to own the file, in a spool directory, it
+    is the system's user of that name, who could otherwise not read it.
+    """
+    if current() == NOBODY and _is_spool(os.fstat(directory)):
+        with suppress(KeyError):
+            entry = getpwnam(os.fsdecode(user))
+            if entry.pw_uid != 0:
+                return FileCredentials(entry.pw_uid, entry.pw_gid)
+    return current()
+
+
+def _is_spool(status: os.stat_result) -> bool:
+    return status.st_uid == 0 and status.st_gid != 0 and bool(status.st_mode & stat.S_IWGRP)

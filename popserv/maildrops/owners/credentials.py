@@ -77,7 +77,9 @@ class Owners:
             self._known.clear()
         # Others need not be looked at again, and a process may know many.
         seen = [] if found else seen
-        self._known[user, path] = _Known(found, self._clock() + MAX_AGE, seen)
+        if found != NOBODY:
+            # What is missing may come to exist, and belong to somebody.
+            self._known[user, path] = _Known(found, self._clock() + MAX_AGE, seen)
         return found
 
     def forget(self, user: bytes, path: bytes) -> None:

@@ -25,3 +25,8 @@ def _hook(event, arguments):
 
 
 sys.addaudithook(_hook)
+
+if "POPSERV_TEST_SECRETS" in os.environ:
+    import kept
+
+    kept.start()

@@ -642,6 +642,18 @@ class RemovalTests(MailboxCase):
         self.restart()
         self.assertEqual(self.uids(), uids[1:])
 
+    def test_used_again(self):
+        """Mail that another program appends can have the unique-id of a message that is gone."""
+        for message in (b"X-UIDL: abc\nA: 1\n\n", b"A: 1\n\n"):
+            self.write(mbox_of([message]))
+            (uid,) = self.uids()
+            self.remove(0)
+            self.restart()
+            self.assertEqual(self.uids(), [])
+            # With the field of its sender, or equal in all octets, the From_ line included.
+            self.append(mbox_of([message.replace(b"\nA: 1", b"\nA: 2")]))
+            self.assertEqual(self.uids(), [uid])
+
     def test_internal_data(self):
         """The data message of c-client and Dovecot stays."""
         self.write(INTERNAL_DATA + mbox_of(MESSAGES))

@@ -1,9 +1,10 @@
 """Tests of popserv.maildrops.mbox.spool_group."""
 
 import os
+from pwd import getpwnam
 
-from popserv.maildrops.mbox.spool_group import in_spool_group
-from popserv.runtime.file_credentials import acting_as, own
+from popserv.maildrops.mbox.spool_group import in_spool_group, owner_of_new
+from popserv.runtime.file_credentials import NOBODY, FileCredentials, acting_as, own
 from tests.live.harness import temporary_directory
 from tests.runtime.harness import ANN, CredentialsCase, in_kernel
 
@@ -28,3 +29,24 @@ class SpoolGroupTests(CredentialsCase):
                 self.assertEqual(in_kernel(), ANN._replace(gid=group))
             with in_spool_group(fd):
                 self.assertEqual(in_kernel(), own())
+
+    def test_owner_of_new(self):
+        """A new file is that of the system's user of its name, if nobody else is known."""
+        directory = temporary_directory(self)
+        fd = os.open(directory, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        daemon = getpwnam("daemon")
+        expected = FileCredentials(daemon.pw_uid, daemon.pw_gid)
+        self.assertIsNone(owner_of_new(fd, b"daemon"))
+        for uid, gid, mode, acting, name, owner in (
+            (0, 8, 0o2775, NOBODY, b"daemon", expected),
+            (0, 8, 0o2775, ANN, b"daemon", ANN),
+            (0, 8, 0o2775, NOBODY, b"root", NOBODY),
+            (0, 8, 0o2775, NOBODY, b"no such user", NOBODY),
+            (0, 8, 0o755, NOBODY, b"daemon", NOBODY),
+            (ANN.uid, 8, 0o775, NOBODY, b"daemon", NOBODY),
+        ):
+            directory.chmod(mode)
+            os.chown(directory, uid, gid)
+            with acting_as(acting):
+                self.assertEqual(owner_of_new(fd, name), owner, name)
