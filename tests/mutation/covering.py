@@ -19,6 +19,7 @@ from tests.mutation.running import name_of
 ALSO = {
     "popserv/commands": (
         "tests.server.test_protocol.InputTests.test_series_only",
+        "tests.server.test_reply_writer",
         "tests.test_transcripts",
     ),
     "popserv/core": (
