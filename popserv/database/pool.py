@@ -74,7 +74,7 @@ class Database:
         self._line = Line(config.connections, reactor)
         # Of the connections, those whose statements may wait for a standby.
         self._durable = Line(max(1, config.connections // 2), reactor)
-        # What goes on that was given up, and the address of its server.
+        # The statements that were given up and are still executed, with the address of the server.
         self._overdue: dict[Deferred[None], Address] = {}
         self._regular: list[RegularWork] = []
         self._closed = False
@@ -297,7 +297,7 @@ class Database:
         self._durable.close_place()
         if not self._durable.places:
             self._log.warn(
-                "commits wait for a standby: nothing is delivered or removed until one of them ends"
+                "half of the connections wait for a standby: deliveries and removals are refused"
             )
         ending = Deferred.fromCoroutine(connection.settle())
         self._overdue[ending] = connection.address
@@ -307,7 +307,7 @@ class Database:
     def _end_overdue(self, result: Any, ending: Deferred[None]) -> Any:
         del self._overdue[ending]
         if not self._durable.places:
-            self._log.info("commits end again")
+            self._log.info("a commit has ended: deliveries and removals are accepted again")
         self._line.open_place()
         self._durable.open_place()
         return result

@@ -111,7 +111,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         if not factory.admit():
             self.write_error(TryLater("too many connections, try again later"))
             if has_tls:
-                # Nobody counts it, and a client that begins no handshake would keep its socket.
+                # The connection limit does not count it, and without a handshake it would stay.
                 self.transport.abortConnection()
             else:
                 self.close()

@@ -29,7 +29,8 @@ class IdleTimeoutMixin(TimeoutMixin):
     transport: Any
     closing = False
     timeOut: float | None  # type: ignore[assignment]
-    # The unread octets less those of the body, when the timer has expired since the last activity.
+    # The unread octets minus those written of the body, when the timer last expired; None after
+    # activity.
     _balance: int | None = None
     _timer: Any = None
     _deadline: float
@@ -93,7 +94,7 @@ class IdleTimeoutMixin(TimeoutMixin):
     def timeoutConnection(self) -> None:
         """Close, or abort a connection that did not close, unless the client still reads."""
         unread = unread_octets(self.transport)
-        # A body grows, so that only what is written and read makes the balance smaller.
+        # Writing the body makes both numbers larger; the difference shrinks only if it is read.
         written = 0 if self.closing else self.body_octets()
         before, self._balance = self._balance, unread - written
         if (unread or written) and (before is None or self._balance < before):

@@ -8,8 +8,8 @@ Rules of this file:
  3. Whoever opens the mbox file and finds a journal removes again what was appended, under the same
     locks.  Mail that other programs have appended since stays, even if it begins where the text was
     broken off.
- 4. Nothing is written over mail that a program without a lock appends meanwhile: the append then
-    fails, and is undone.
+ 4. Nothing is written over mail that a program without a lock appends meanwhile, except within
+    microseconds: the append then fails, and is undone.
 """
 
 from __future__ import annotations
@@ -81,9 +81,12 @@ class Batch:
         self.octets, self._digest = octets, digest
 
     def append(self, fd: int, touch: Callable[[], None]) -> None:
-        """Append the batch to the open and locked mbox file; it is then empty, in any case.
+        """Append the batch to the open and locked mbox file.
 
-        :raises OSError: the file is what it was, unless the error persists.
+        The batch is empty afterwards, also after an error.
+
+        :raises OSError: the batch was not appended; the file has its former contents, unless they
+            could not be restored either.
         """
         if self._fd is None or not self.octets:
             return

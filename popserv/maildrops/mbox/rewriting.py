@@ -171,7 +171,7 @@ def cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
 
     Half of it would leave what is no message after the last one, so each step is tried twice.
 
-    :raises OSError: that is impossible.
+    :raises OSError: the file cannot be read, written or cut.
     """
     while (size := os.fstat(fd).st_size) > written:
         _copy(fd, written, size, end, touch, twice=True)

@@ -14,7 +14,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock, FileLocked
-from popserv.maildrops.mbox.spool_group import in_spool_group, owner_of_new
+from popserv.maildrops.mbox.spool_group import in_spool_group, credentials_for_new
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.closing import close
 from popserv.runtime.file_credentials import FileCredentials, acting_as, current
@@ -209,7 +209,7 @@ def create_file(layout: Layout, user: bytes) -> FileCredentials | None:
     parent = layout.open_or_create_parent(parents, create_inheriting)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        owner = owner_of_new(parent, user)
+        owner = credentials_for_new(parent, user)
         with suppress(FileExistsError):
             with (
                 acting_as(owner),

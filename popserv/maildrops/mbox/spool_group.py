@@ -25,11 +25,12 @@ def in_spool_group(directory: int) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def owner_of_new(directory: int, user: bytes) -> FileCredentials | None:
+def credentials_for_new(directory: int, user: bytes) -> FileCredentials | None:
     """Return the credentials as which a user's file is created in an open directory.
 
-    They are those of this thread.  But if nobody is known to own the file, in a spool directory, it
-    is the system's user of that name, who could otherwise not read it.
+    They are those of this thread.  But if these are those of the user ``nobody``, in a spool
+    directory, they are those of the user of the system with that name, who could otherwise not read
+    the file.
     """
     if current() == NOBODY and _is_spool(os.fstat(directory)):
         with suppress(KeyError):

@@ -3,7 +3,7 @@
 import os
 from pwd import getpwnam
 
-from popserv.maildrops.mbox.spool_group import in_spool_group, owner_of_new
+from popserv.maildrops.mbox.spool_group import in_spool_group, credentials_for_new
 from popserv.runtime.file_credentials import NOBODY, FileCredentials, acting_as, own
 from tests.live.harness import temporary_directory
 from tests.runtime.harness import ANN, CredentialsCase, in_kernel
@@ -30,14 +30,14 @@ class SpoolGroupTests(CredentialsCase):
             with in_spool_group(fd):
                 self.assertEqual(in_kernel(), own())
 
-    def test_owner_of_new(self):
+    def test_credentials_for_new(self):
         """A new file is that of the system's user of its name, if nobody else is known."""
         directory = temporary_directory(self)
         fd = os.open(directory, os.O_RDONLY)
         self.addCleanup(os.close, fd)
         daemon = getpwnam("daemon")
         expected = FileCredentials(daemon.pw_uid, daemon.pw_gid)
-        self.assertIsNone(owner_of_new(fd, b"daemon"))
+        self.assertIsNone(credentials_for_new(fd, b"daemon"))
         for uid, gid, mode, acting, name, owner in (
             (0, 8, 0o2775, NOBODY, b"daemon", expected),
             (0, 8, 0o2775, ANN, b"daemon", ANN),
@@ -49,4 +49,4 @@ class SpoolGroupTests(CredentialsCase):
             directory.chmod(mode)
             os.chown(directory, uid, gid)
             with acting_as(acting):
-                self.assertEqual(owner_of_new(fd, name), owner, name)
+                self.assertEqual(credentials_for_new(fd, name), owner, name)
