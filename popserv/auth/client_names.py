@@ -31,7 +31,7 @@ from popserv.auth.names import (
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
 from popserv.core.printable import printable
-from popserv.core.user_folder import INBOX, folder_of
+from popserv.core.user_folder import INBOX, avatar_id_of
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, avatar_id
 from popserv.interfaces import (
     IAPOPTimestamps,
@@ -55,8 +55,8 @@ def with_client_names(
 
     ``domain`` is added to names without ``@``, unless it is empty.  Unless ``folder_delimiter`` is
     empty, a client can append it and a folder to a user's name; the avatar ID is then a
-    :class:`~popserv.core.user_folder.UserFolder`, unless it is ``folder``, which is that of names
-    without one.
+    :class:`~popserv.core.user_folder.UserFolder`, unless it is ``folder``, the folder of
+    names that name none.
 
     A checker of tokens or hosts also applies the rules of the first of the others that knows the
     user.  One that cannot look users up itself applies those of the checkers before it: it may
@@ -149,7 +149,7 @@ class _ClientNamesChecker:
         # For the log and the reply.
         credentials.username = with_folder(credentials.username, self._delimiter, folder)
         settings = avatar.settings if isinstance(avatar, ConfiguredUser) else NO_SETTINGS
-        return avatar_id(folder_of(user, folder, self._folder), settings)
+        return avatar_id(avatar_id_of(user, folder, self._folder), settings)
 
     async def _check_name(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _deliver(arguments: list[str]) -> int:
-    """Deliver a message; return an exit code with which mail is not returned without a reason."""
+    """Deliver a message; after any unexpected error, have the mail transfer agent keep it."""
     try:
         from popserv.commandline.parsing import parse  # noqa: PLC0415
 
@@ -44,5 +44,5 @@ def _report(error: BaseException) -> None:
         syslog.openlog("popserv", syslog.LOG_PID, syslog.LOG_MAIL)
         syslog.syslog(syslog.LOG_WARNING, f"message not delivered: {error!r}")
     except Exception:
-        # The exit code says it.
+        # The exit code alone has to tell it.
         return

@@ -25,11 +25,11 @@ class UserFolder(bytes):
         return self
 
 
-def folder_of(user: bytes, folder: bytes, usual: bytes = INBOX) -> bytes:
+def avatar_id_of(user: bytes, folder: bytes, default_folder: bytes = INBOX) -> bytes:
     """Return the avatar ID for a user and a folder: one for each maildrop, however it is named.
 
-    ``usual`` is the folder that the user's name alone stands for, and so does its avatar ID.
+    For ``default_folder`` it is the user's name alone.
     """
     if folder.upper() == INBOX:
         folder = INBOX
-    return user if folder == usual else UserFolder(user, folder)
+    return user if folder == default_folder else UserFolder(user, folder)

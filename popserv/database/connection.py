@@ -39,12 +39,13 @@ class Connection(BaseConnection[Row]):
     :ivar prepares: whether statements are prepared when they are executed for the second time.
     :ivar warning: the last WARNING that the server has sent since a statement began.
     :ivar address: where the server is.
-    :ivar goes_on: whether a statement goes on that was given up; see :meth:`settle`.
+    :ivar is_still_executing: whether the server executes a statement that was given up; see
+        :meth:`wait_for_end`.
     """
 
     prepares = True
     warning: str | None = None
-    goes_on = False
+    is_still_executing = False
     address: Address
 
     def watch(self, reactor: Any) -> None:
@@ -73,7 +74,8 @@ class Connection(BaseConnection[Row]):
         """Execute a statement, and return its rows.
 
         Without parameters, these may be several statements, which are one transaction.  ``prepare``
-        says whether it may be prepared, and ``durable`` whether it goes on when it is given up.
+        says whether it may be prepared, and ``durable`` whether the connection stays open, when it
+        is given up, until the server has executed it.
 
         :raises twisted.internet.defer.TimeoutError: not before the deadline, a time of the
             reactor's clock; the connection is closed, unless the statement goes on.
@@ -89,15 +91,18 @@ class Connection(BaseConnection[Row]):
                 results = await self._execute(statement, parameters, prepare and self.prepares)
             return self._rows(results[0])
         except DeferredTimeout:
-            self.goes_on = durable
+            self.is_still_executing = durable
             raise
         finally:
             self._socket.go_on()
-            if not self.goes_on and self.pgconn.transaction_status != TransactionStatus.IDLE:
+            if (
+                not self.is_still_executing
+                and self.pgconn.transaction_status != TransactionStatus.IDLE
+            ):
                 # It broke, or nobody waits any more for what is under way.
                 self.shut()
 
-    async def settle(self) -> None:
+    async def wait_for_end(self) -> None:
         """Wait until a statement has ended that was given up, and close the connection.
 
         :raises psycopg.Error: it has failed, or the connection has broken.

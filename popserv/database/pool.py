@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from popserv.database.config import DatabaseConfig
 from popserv.database.connection import Address, Connection, Row, connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
-from popserv.database.line import Line, Refused
+from popserv.database.place_queue import NoPlaces, PlaceQueue
 from popserv.runtime.regular import RegularWork
 from popserv.runtime.threads import BoundedThreadPool
 
@@ -71,9 +71,9 @@ class Database:
         self._reactor = reactor
         self._threads = BoundedThreadPool("database", 1, reactor=reactor, wait_at_shutdown=False)
         self._idle: list[Connection] = []
-        self._line = Line(config.connections, reactor)
+        self._places = PlaceQueue(config.connections, reactor)
         # Of the connections, those whose statements may wait for a standby.
-        self._durable = Line(max(1, config.connections // 2), reactor)
+        self._durable_places = PlaceQueue(max(1, config.connections // 2), reactor)
         # The statements that were given up and are still executed, with the address of the server.
         self._overdue: dict[Deferred[None], Address] = {}
         self._regular: list[RegularWork] = []
@@ -101,8 +101,9 @@ class Database:
         have the same effect twice as once.
 
         ``durable`` is for each statement whose commit waits for the disk, and for a standby: such
-        statements take at most half of the connections.  One that is given up goes on, and keeps
-        its connection.  If all of these connections are kept so, others are refused at once.
+        statements take at most half of the connections.  The server goes on with one that is given
+        up, which keeps its connection; if all of these connections are kept so, others are refused
+        at once.
 
         :raises DatabaseUnavailable: nothing was done: the database cannot be reached or is too
             busy, within those seconds, more than MAX_IN_LINE statements wait, or commits do.
@@ -136,7 +137,7 @@ class Database:
     @property
     def waiting_count(self) -> int:
         """The number of statements that wait for a connection."""
-        return len(self._line) + len(self._durable)
+        return len(self._places) + len(self._durable_places)
 
     @property
     def is_closed(self) -> bool:
@@ -148,21 +149,21 @@ class Database:
         self._closed = True
         for regular in self._regular:
             await regular.stop()
-        if self._line.unfinished or self._durable.unfinished:
+        if self._places.unfinished or self._durable_places.unfinished:
             self._finished = Deferred()
             await self._finished
         for ending in list(self._overdue):
             ending.cancel()
         for connection in self._idle:
             connection.shut()
-        self._line.stop()
-        self._durable.stop()
+        self._places.stop()
+        self._durable_places.stop()
 
     async def _execute(
         self, statement: str, parameters: Sequence[Any] | None, repeat: bool, durable: bool
     ) -> list[Row]:
         observe = self.observe
-        line = self._durable if durable else self._line
+        line = self._durable_places if durable else self._places
         if self._closed or line.unfinished >= line.places + MAX_IN_LINE:
             if observe is not None:
                 observe("unavailable", 0.0)
@@ -176,7 +177,7 @@ class Database:
         finally:
             line.unfinished -= 1
             if self._finished is not None and not (
-                self._line.unfinished or self._durable.unfinished
+                self._places.unfinished or self._durable_places.unfinished
             ):
                 self._finished.callback(None)
 
@@ -195,23 +196,23 @@ class Database:
 
     async def _try_once(self, statement: _Statement) -> list[Row]:
         durable = statement.durable
-        if durable and not self._durable.take():
-            await self._wait(self._durable, statement)
+        if durable and not self._durable_places.take():
+            await self._wait(self._durable_places, statement)
         try:
-            if not self._line.take():
-                await self._wait(self._line, statement)
+            if not self._places.take():
+                await self._wait(self._places, statement)
             try:
                 connection = self._take_idle() or await self._connect(statement.deadline)
                 try:
                     return await self._run(connection, statement)
                 finally:
-                    if not (connection.closed or connection.goes_on):
+                    if not (connection.closed or connection.is_still_executing):
                         self._idle.append(connection)
             finally:
-                self._line.leave()
+                self._places.leave()
         finally:
             if durable:
-                self._durable.leave()
+                self._durable_places.leave()
 
     async def _run(self, connection: Connection, statement: _Statement) -> list[Row]:
         """Execute a statement on a connection, and find out what an error means."""
@@ -226,7 +227,7 @@ class Database:
                 statement.durable,
             )
         except DeferredTimeout:
-            if connection.goes_on:
+            if connection.is_still_executing:
                 self._let_go_on(connection)
             problem = f"no answer within {self.config.patience:g} seconds"
             raise OutcomeUnknown from OperationalError(problem)
@@ -293,33 +294,33 @@ class Database:
 
         A process of the server that waits for a standby does not notice the end of its connection.
         """
-        self._line.close_place()
-        self._durable.close_place()
-        if not self._durable.places:
+        self._places.close_place()
+        self._durable_places.close_place()
+        if not self._durable_places.places:
             self._log.warn(
                 "half of the connections wait for a standby: deliveries and removals are refused"
             )
-        ending = Deferred.fromCoroutine(connection.settle())
+        ending = Deferred.fromCoroutine(connection.wait_for_end())
         self._overdue[ending] = connection.address
         ending.addBoth(self._end_overdue, ending)
         ending.addErrback(lambda failure: failure.trap(Error, CancelledError))
 
     def _end_overdue(self, result: Any, ending: Deferred[None]) -> Any:
         del self._overdue[ending]
-        if not self._durable.places:
+        if not self._durable_places.places:
             self._log.info("a commit has ended: deliveries and removals are accepted again")
-        self._line.open_place()
-        self._durable.open_place()
+        self._places.open_place()
+        self._durable_places.open_place()
         return result
 
-    async def _wait(self, line: Line, statement: _Statement) -> None:
+    async def _wait(self, line: PlaceQueue, statement: _Statement) -> None:
         """Wait in a line for a place."""
         try:
             await line.wait(statement.deadline)
         except DeferredTimeout:
             problem = f"no connection was free within {self.config.patience:g} seconds"
             raise _TryAgain from OperationalError(problem)
-        except Refused:
+        except NoPlaces:
             raise statement.failure() from OperationalError(_COMMITS_WAIT)
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import maybeDeferred
 from popserv.auth.client_names import listed_name, tells_names
 from popserv.auth.names import check_name, readings, with_domain
 from popserv.auth.users.user import UserDirectory
-from popserv.core.user_folder import INBOX, folder_of
+from popserv.core.user_folder import INBOX, avatar_id_of
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.delivery.addresses import Address
 from popserv.errors import UnknownRecipient
@@ -34,7 +34,7 @@ class Recipients:
 
     With a ``delimiter``, a name that is no user's stands for the user before its first or last
     delimiter; with ``to_folders`` the mail goes to the folder of that user which follows, if that
-    exists.  ``folder`` is that of names without one.
+    exists.  ``folder`` is the folder of names that name none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Recipients:
 
     async def _with_folder(self, recipient: Recipient, folder: bytes) -> Recipient:
         if folder and self._to_folders:
-            user = folder_of(recipient.user, folder, self._folder)
+            user = avatar_id_of(recipient.user, folder, self._folder)
             if await self._store.has_maildrop(user, recipient.settings):
                 return Recipient(user, recipient.settings)
         return recipient

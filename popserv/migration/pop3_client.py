@@ -26,10 +26,10 @@ TIMEOUT = 600.0
 """Seconds to wait for a server, which may have to read a large maildrop."""
 
 
-_PAUSE, _LONG_PAUSE = 1.0, 30.0
-"""Seconds without more octets after which what may be the end of a message is taken for it.
+_END_PAUSE, _EARLY_END_PAUSE = 1.0, 30.0
+"""Seconds without input after which what may be the end of a message counts as its end.
 
-The second is for a message that has less octets than LIST tells.
+The second is for a message of which fewer octets have arrived than LIST has told.
 """
 
 
@@ -65,7 +65,7 @@ class POP3Client:
         self.address = address
         self._security = security
         self._timeout = timeout
-        self._has_bare_ends = False
+        self._status_ends_with_bare_lf = False
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except OSError as error:
@@ -185,7 +185,9 @@ class POP3Client:
                 if before.endswith(b"\n") and piece.startswith(b"."):
                     if piece not in (b".\r\n", b".\n"):
                         piece = piece[1:]
-                    elif self._is_end(piece, before, _PAUSE if total >= octets else _LONG_PAUSE):
+                    elif self._is_end(
+                        piece, before, _END_PAUSE if total >= octets else _EARLY_END_PAUSE
+                    ):
                         break
                 before = (before + piece)[-2:]
                 total += len(piece)
@@ -208,7 +210,7 @@ class POP3Client:
         follows it for a part of the same line, also a dot.  Others take it for a line end, and so
         complete no message that ends with it.
         """
-        if self._has_bare_ends or before == b"\r\n":
+        if self._status_ends_with_bare_lf or before == b"\r\n":
             return True
         return dot == b".\r\n" and not self._sends_more(pause)
 
@@ -233,7 +235,7 @@ class POP3Client:
     def _status(self, what: str) -> bytes:
         whole = self._read_line(_MAX_STATUS_LINE, what)
         line = whole.rstrip(b"\r\n")
-        self._has_bare_ends = not whole.endswith(b"\r\n")
+        self._status_ends_with_bare_lf = not whole.endswith(b"\r\n")
         status, _, text = line.partition(b" ")
         if status.upper() == b"+OK":
             return text

@@ -8,16 +8,16 @@ _LIMIT = 1 << 31
 """No process number is as great, whatever the system."""
 
 
-def has_ended(process: bytes, *, if_own: bool) -> bool:
+def has_ended(process: bytes, *, own_ended: bool) -> bool:
     """Return whether the process whose number a lock has, in decimal, does not exist.
 
-    ``if_own`` is the answer if it is the number of this process: in a container, a server has the
-    number of the one before it.
+    ``own_ended`` is the answer if it is the number of this process: in a container, a server has
+    the number of the one before it.
     """
     if not process.isdigit() or not 0 < int(process) < _LIMIT:
         return False
     if int(process) == os.getpid():
-        return if_own
+        return own_ended
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -67,8 +67,8 @@ class Link:
 
     :param on_line: called with each line that arrives, without its line end.
     :param on_disconnect: called once, when the other end has closed.
-    :param is_text: whether ``on_line`` also gets a last line that has no line end; a message is
-        dropped then, because its end is missing.
+    :param accepts_unterminated: whether ``on_line`` also gets a last line without a line end;
+        otherwise it is dropped, because the end of the message is missing.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Link:
         on_line: Callable[[bytes], object],
         on_disconnect: Callable[[], object],
         *,
-        is_text: bool = False,
+        accepts_unterminated: bool = False,
     ) -> None:
         self._reactor = reactor
         self._socket = end
         self._on_line = on_line
         self._on_disconnect = on_disconnect
-        self._is_text = is_text
+        self._accepts_unterminated = accepts_unterminated
         self._partial_line = b""
         self._unsent: deque[bytes] = deque()
         self._unsent_octets = 0
@@ -187,7 +187,7 @@ class Link:
         except OSError:
             data = b""
         *lines, self._partial_line = (self._partial_line + data).split(b"\n")
-        is_last = self._is_text and not data
+        is_last = self._accepts_unterminated and not data
         if self._partial_line and (is_last or len(self._partial_line) > MAX_LINE):
             lines.append(self._partial_line)
             self._partial_line = b""

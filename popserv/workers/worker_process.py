@@ -216,7 +216,9 @@ class WorkerProcess(ProcessProtocol):
 
     def _connect(self, link: socket.socket, output: socket.socket) -> None:
         self._link = Link(self._reactor, link, self._message_received, self._schedule_kill)
-        self._output = Link(self._reactor, output, self._log_output, lambda: None, is_text=True)
+        self._output = Link(
+            self._reactor, output, self._log_output, lambda: None, accepts_unterminated=True
+        )
 
     def _wait_until_ready(self, link: socket.socket, output: socket.socket) -> bool:
         """Read the sockets directly, because the reactor does not run yet."""

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.user_folder import UserFolder, folder_of
+from popserv.core.user_folder import UserFolder, avatar_id_of
 
 
 class UserFolderTests(SynchronousTestCase):
@@ -28,6 +28,6 @@ class UserFolderTests(SynchronousTestCase):
             (b"inbox", b"Sent", inbox),
             (b"INBOX", b"Sent", inbox),
         ):
-            found = folder_of(b"ann", folder, usual)
+            found = avatar_id_of(b"ann", folder, usual)
             self.assertEqual((found, type(found)), (expected, type(expected)))
-        self.assertEqual(folder_of(b"ann", b"Inbox"), b"ann")
+        self.assertEqual(avatar_id_of(b"ann", b"Inbox"), b"ann")

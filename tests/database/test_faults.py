@@ -193,7 +193,7 @@ class FaultTests(TestCase):
         self.patch(pool, "PAUSE", 0.25)
         answers = [Deferred(), Deferred()]
         connection = mock.Mock(
-            closed=False, goes_on=False, warning=None, run=mock.Mock(side_effect=answers)
+            closed=False, is_still_executing=False, warning=None, run=mock.Mock(side_effect=answers)
         )
         connection.ended.return_value = False
         self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
@@ -301,7 +301,7 @@ class FaultTests(TestCase):
         begun = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
         answer.errback(ConnectionException())
         # In its pause, another one is given up.
-        database._durable.close_place()
+        database._durable_places.close_place()
         self.assertNoResult(begun)
         clock.advance(pool.PAUSE)
         error = self.failureResultOf(begun, OutcomeUnknown).value

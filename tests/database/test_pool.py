@@ -316,7 +316,7 @@ class ServerTests(DatabaseCase):
                     await database.execute(add, [n], durable=True)
             self.assertLess(perf_counter() - started, 0.5)
             self.assertEqual(len(self.server.waiting()), 2)
-        while not database._durable.places:
+        while not database._durable_places.places:
             await database.execute("SELECT 1")
         await database.execute(add, [100], durable=True)
         self.assertEqual(await database.execute("SELECT count(*) FROM t"), [(3,)])

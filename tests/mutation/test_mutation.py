@@ -124,7 +124,7 @@ class JudgeTests(SynchronousTestCase):
     def test_failure(self):
         """The first test that fails is told."""
         test = f"{ALL_TESTS}.UserFolderTests.test_distinct"
-        module = "UserFolder, folder_of = bytes, None"
+        module = "UserFolder, avatar_id_of = bytes, None"
         self.assertEqual(self.judge(module), f"killed {test}\n".encode())
 
     def test_import(self):

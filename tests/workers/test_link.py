@@ -69,7 +69,7 @@ class ReceivingTests(LinkTestCase):
 
     def test_closed_text(self):
         """If the lines are text, it is passed on as well."""
-        _, other = self.connect(is_text=True)
+        _, other = self.connect(accepts_unterminated=True)
         other.sendall(b"one\ntwo")
         other.close()
         for _ in range(3):
@@ -95,9 +95,9 @@ class ReceivingTests(LinkTestCase):
 
     def test_read_and_close(self):
         """read_and_close passes on everything that was sent, and does not report the end."""
-        for is_text, last in ((False, []), (True, [b"last"])):
+        for accepts_unterminated, last in ((False, []), (True, [b"last"])):
             self.lines.clear()
-            new, other = self.connect(is_text=is_text)
+            new, other = self.connect(accepts_unterminated=accepts_unterminated)
             other.sendall(b"x" * 100_000 + b"\nlast")
             other.close()
             new.read_and_close()

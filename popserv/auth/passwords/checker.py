@@ -128,7 +128,7 @@ class SecretsChecker(UserDirectory):
             # so that a client cannot find out whether its password is right.
             user = None if refusal else found
             rules = NO_RULES if found is None else found.rules
-            proven = await self._proven(credentials, user, rules)
+            proven = await self._authenticated(credentials, user, rules)
             if proven is None:
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
         except (FileError, SchemeUnavailable) as error:
@@ -162,8 +162,12 @@ class SecretsChecker(UserDirectory):
     def _refusal_of(self, user: User) -> str:
         return user.rules.refusal_of(connection_details.get(), self._now())
 
-    async def _proven(self, credentials: Any, user: User | None, rules: Rules) -> User | None:
-        """Return the user if credentials prove that a client is the user; None is an unknown one.
+    async def _authenticated(
+        self, credentials: Any, user: User | None, rules: Rules
+    ) -> User | None:
+        """Return the user whom the credentials authenticate, or None.
+
+        ``user`` is None if the name is unknown.
 
         The time of the rules is taken before the rest, as the rules are: a client of SCRAM is
         answered before it is refused.
@@ -189,7 +193,7 @@ class SecretsChecker(UserDirectory):
         """
         if user is None:
             return None
-        # By the name that the client has sent: no query need find that of the user.
+        # By the name that the client has sent: a query need not find the user by ``user.name``.
         now = await self.find(credentials.username)
         if now is None or now[:2] != user[:2] or self._refusal_of(now):
             return None

@@ -204,7 +204,7 @@ def _refusal(reason: str, resolved: dict[str, Addresses | Unresolved]) -> Except
     if hosts:
         reason += f"; host names not resolved: {len(hosts)}, the first {hosts[0]}"
     refusal = UnauthorizedLogin(reason)
-    if Unresolved.UNKNOWN not in resolved.values():
+    if Unresolved.TEMPORARY_FAILURE not in resolved.values():
         return refusal
     error = TryLater()
     error.__cause__ = refusal

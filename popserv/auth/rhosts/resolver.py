@@ -32,7 +32,7 @@ class Unresolved(Enum):
     """Why a host name has no addresses."""
 
     NO_SUCH_HOST = "the name does not exist"
-    UNKNOWN = "nobody could tell within the time for it"
+    TEMPORARY_FAILURE = "no name server has answered in time"
 
 
 def parse_address(text: str) -> Address:
@@ -104,7 +104,7 @@ class HostResolver:
         """
         seconds = deadline - self.now()
         if seconds <= 0:
-            return succeed(Unresolved.UNKNOWN)
+            return succeed(Unresolved.TEMPORARY_FAILURE)
         lookup = self._lookups.get(host)
         if lookup is not None:
             waiter = lookup.add_waiter()
@@ -112,14 +112,14 @@ class HostResolver:
             lookup = self._lookups[host] = _PendingLookup()
             waiter = lookup.add_waiter()
             Deferred.fromCoroutine(self._run_lookup(host, lookup)).addBoth(self._finish, host)
-        return waiter.addTimeout(seconds, self._reactor(), lambda *_: Unresolved.UNKNOWN)
+        return waiter.addTimeout(seconds, self._reactor(), lambda *_: Unresolved.TEMPORARY_FAILURE)
 
     async def _run_lookup(self, host: str, lookup: _PendingLookup) -> Addresses | Unresolved:
         try:
             return await self._run(look_up, host, still_needed=lookup.is_still_needed)
         except OSError as error:
             is_certain = isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST
-            return Unresolved.NO_SUCH_HOST if is_certain else Unresolved.UNKNOWN
+            return Unresolved.NO_SUCH_HOST if is_certain else Unresolved.TEMPORARY_FAILURE
 
     def _finish(self, result: Addresses | Unresolved | Failure, host: str) -> None:
         self._lookups.pop(host).finish(result)

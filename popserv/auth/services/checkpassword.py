@@ -37,7 +37,7 @@ from popserv.runtime.permissions import this_user
 TIMEOUT = 30.0
 """Seconds after which a program is killed."""
 
-GRACE = 1.0
+OUTPUT_TIMEOUT = 1.0
 """Seconds for which the output is read once the program has exited: its children may hold it."""
 
 MAX_PROCESSES = 20
@@ -200,7 +200,7 @@ class _Process(ProcessProtocol):
         Children of the program may keep the pipe open as long as they like.
         """
         self._stop_check()
-        seconds = 0 if _exit_code(reason) == 1 else GRACE
+        seconds = 0 if _exit_code(reason) == 1 else OUTPUT_TIMEOUT
         self._check = self._reactor.callLater(seconds, self.transport.loseConnection)
 
     def processEnded(self, reason: Failure) -> None:

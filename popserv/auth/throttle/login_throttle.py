@@ -44,7 +44,7 @@ class LoginThrottle:
     def __init__(self, authenticator: Authenticator, bus: WorkerBus) -> None:
         self.authenticator = authenticator
         self.penalties = Penalties(bus)
-        self.slots = LoginSlots(self.penalties.is_known_name, self.penalties.known_secret)
+        self.slots = LoginSlots(self.penalties.is_known_name, self.penalties.known_secret_hash)
         self.starts = StartQueue()
 
     def with_authenticator(self, authenticator: Authenticator) -> LoginThrottle:
@@ -136,7 +136,7 @@ class ClientThrottle:
             throttle.penalties.forget_secret(network, attempted_secrets(name, credentials))
         # The failure of a token has been recorded, with its slot.
         if attempt is not None:
-            waiting = throttle.slots.exchange(attempt)
+            waiting = throttle.slots.give_up_secret(attempt)
             if waiting is not None:
                 await waiting
                 self._begun = self._client.seconds()
@@ -194,7 +194,7 @@ class ClientThrottle:
         if attempt is not None:
             if attempt.slot is None:
                 # The client has disconnected instead of answering a challenge.
-                self._throttle.slots.charge(attempt)
+                self._throttle.slots.take_extra(attempt)
             self._client.callLater(seconds, partial(self._throttle.slots.release, attempt))
         return seconds
 

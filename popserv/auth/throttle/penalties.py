@@ -10,9 +10,10 @@ delay.  The client is usually a mail program with an outdated password, and an a
 nothing from repeating a guess.  A repetition of a response to a challenge is not recognized.
 
 A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
-them between two guesses.  Instead the user name is known in the network for a day, and its secret,
-which gives each of both a reserved slot (:mod:`popserv.auth.throttle.slots`).  The network is known
-for as long, and its connections do not wait to be started (:mod:`popserv.auth.throttle.starts`).
+them between two guesses.  Instead the user name is known in the network for a day, and so is the
+name with its secret; each has a reserved slot (:mod:`popserv.auth.throttle.slots`).  The network is
+known for as long, and its connections do not wait to be started
+(:mod:`popserv.auth.throttle.starts`).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Penalties:
         """Return whether a name has logged in from a network within a day."""
         return self._is_recent(self._known_names.get((network, name)))
 
-    def known_secret(self, network: str, name: bytes, credentials: ICredentials) -> int | None:
+    def known_secret_hash(self, network: str, name: bytes, credentials: ICredentials) -> int | None:
         """Return a hash of name and secret, if they have logged in from a network within a day.
 
         Return None if they have not, or if the credentials are a response to a challenge.

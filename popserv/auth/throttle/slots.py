@@ -11,8 +11,8 @@ challenge, gets a shared slot, even above the maximum: new logins wait for it.
 
 A user name that has logged in from the network within a day has a reserved slot, and so has each
 name with the secret by which it has logged in.  They are used when no shared slot is free.  Such a
-user need not wait while others guess passwords from the same address: with a name they can occupy
-its slot, and with the secret only if they know it.
+user need not wait while others guess passwords from the same address: they can occupy the slot of
+the name, but that of the secret only if they know it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LoginSlots:
     """The slots and the queues of all networks.
 
     ``is_known_name`` is called with a network and a user name, and returns whether the name has a
-    reserved slot in the network.  ``known_secret`` is called with a network, a name and
+    reserved slot in the network.  ``known_secret_hash`` is called with a network, a name and
     credentials, and returns what stands for name and secret if they have a reserved slot, or None.
     ``max_concurrent`` is the number of shared slots of a network.
     """
@@ -44,11 +44,11 @@ class LoginSlots:
     def __init__(
         self,
         is_known_name: Callable[[str, bytes], bool],
-        known_secret: Callable[[str, bytes, ICredentials], int | None],
+        known_secret_hash: Callable[[str, bytes, ICredentials], int | None],
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         self._is_known_name = is_known_name
-        self._known_secret = known_secret
+        self._known_secret_hash = known_secret_hash
         self._max_concurrent = max_concurrent
         self._shared_in_use: dict[str, int] = {}
         self._reserved_in_use: set[tuple[str, bytes | int]] = set()
@@ -95,7 +95,7 @@ class LoginSlots:
             self._shared_in_use[network] = in_use + 1
             attempt.slot = network
             return True
-        secret = self._known_secret(network, attempt.name, attempt.credentials)
+        secret = self._known_secret_hash(network, attempt.name, attempt.credentials)
         return (secret is not None and self._try_reserved(attempt, secret)) or (
             self._is_known_name(network, attempt.name) and self._try_reserved(attempt, attempt.name)
         )
@@ -108,13 +108,13 @@ class LoginSlots:
         attempt.slot = reserved
         return True
 
-    def charge(self, attempt: LoginAttempt) -> None:
+    def take_extra(self, attempt: LoginAttempt) -> None:
         """Assign a shared slot to a login that has none, even above the maximum."""
         network = attempt.slot = attempt.network
         self._shared_in_use[network] = self._shared_in_use.get(network, 0) + 1
 
-    def exchange(self, attempt: LoginAttempt) -> Deferred[None] | None:
-        """Have a login that used the slot of a secret which is not known any more wait for another.
+    def give_up_secret(self, attempt: LoginAttempt) -> Deferred[None] | None:
+        """Release the slot of a secret that is not known any more, and wait for another slot.
 
         Otherwise the time of the reply would tell that the secret was right once.  Return the same
         as :meth:`reacquire`.

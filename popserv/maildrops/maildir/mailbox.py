@@ -26,7 +26,7 @@ from popserv.interfaces import (
 from popserv.maildrops.maildir.contents.body import read_body
 from popserv.maildrops.maildir.contents.compressed import (
     STARTS,
-    CannotDecompress,
+    UnreadableContents,
     check_contents,
 )
 from popserv.maildrops.maildir.details import read_details
@@ -137,7 +137,7 @@ class MaildirMailbox:
                 await self._run(check_contents, fd)
             return await read_body(fd, status.st_size, self._run)
         except BaseException as error:
-            if isinstance(error, CannotDecompress):
+            if isinstance(error, UnreadableContents):
                 error = OSError(errno.EBADMSG, str(error))
             if not isinstance(error, OSError):
                 close(fd)

@@ -258,8 +258,8 @@ class FileLock:
             raise self._dotlocked() from error
         finally:
             close(fd)
-        if_own = _identity(status) not in _held
-        if not (time.time() - status.st_mtime > STALE_AGE or has_ended(process, if_own=if_own)):
+        is_old = time.time() - status.st_mtime > STALE_AGE
+        if not (is_old or has_ended(process, own_ended=_identity(status) not in _held)):
             raise self._dotlocked()
         with suppress(FileNotFoundError):
             now = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)

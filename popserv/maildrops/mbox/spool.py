@@ -14,7 +14,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock, FileLocked
-from popserv.maildrops.mbox.spool_group import in_spool_group, credentials_for_new
+from popserv.maildrops.mbox.spool_group import credentials_for_new, in_spool_group
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.closing import close
 from popserv.runtime.file_credentials import FileCredentials, acting_as, current

@@ -12,7 +12,7 @@ Rules of this package:
     are never left with the number of a removed message, because the next message may get it.
  5. The exclusive-access lock is flock(2) on the folder.
  6. An index is used again without a scan only if device, inode and times of the folder are those
-    from before the last one, and no message was being written then.
+    from before the last scan, and no message was being written then.
 """
 
 from popserv.maildrops.mh.store import MHMaildrops

@@ -181,7 +181,7 @@ class MHMailbox:
         except OSError as error:
             failure, name = error, NAME
             if not left:
-                # Only the end has failed: what could be removed is.
+                # Only unlocking or closing has failed; the messages are removed.
                 self._log_sequences(error)
         if left:
             problem = explain_in_directory(failure, self._folder, name)

@@ -41,8 +41,8 @@ _LINE = re.compile(rb"([A-Za-z][A-Za-z0-9]*):((?:\s+[0-9]{1,18}(?:-[0-9]{1,18})?
 
 _Ranges = list[tuple[int, int]]
 
-# The threads that have the file of a folder open, by the device and inode number of the folder.
-_threads: dict[tuple[int, int], object] = {}
+# A token for each folder whose file a thread has open, by the folder's device and inode number.
+_in_use: dict[tuple[int, int], object] = {}
 
 
 class Sequences:
@@ -204,7 +204,7 @@ def _locked_file(folder: int, flags: int, operation: int) -> Iterator[int]:
     status = os.fstat(folder)
     key, thread = (status.st_dev, status.st_ino), object()
     for delay in (*LOCK_DELAYS, None):
-        if _threads.setdefault(key, thread) is thread:
+        if _in_use.setdefault(key, thread) is thread:
             try:
                 fd = _open_locked(folder, flags, operation)
                 if fd is not None:
@@ -215,7 +215,7 @@ def _locked_file(folder: int, flags: int, operation: int) -> Iterator[int]:
                         (os.close if flags & os.O_CREAT else close)(fd)
                     return
             finally:
-                del _threads[key]
+                del _in_use[key]
         if delay is not None:
             time.sleep(delay)
     raise OSError(errno.EAGAIN, "another program has locked it", NAME)

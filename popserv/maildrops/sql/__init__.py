@@ -17,8 +17,8 @@ Several processes on several machines serve one store.  Rules of this package:
  7. A part of a statement that changes rows runs whatever the rest of it finds: each uses the result
     of the one before.
  8. A statement that may be executed twice has the same result then, or is not repeated.  One that
-    has waited for a lock sees that row as it is now, but other rows as they were when it began; what
-    it says of those is asked again by another statement.
+    has waited for a lock sees that row as it is now, but other rows as they were when it began;
+    what it says of those is asked again by another statement.
  9. A statement whose commit may wait for a standby is executed as ``durable``.
 10. Whoever asks whether something was done locks the row of the maildrop: what is only read may be
     on no standby.

@@ -16,7 +16,7 @@ from popserv.maildrops.sql.flags import number_of
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.mailbox import LeaseLost, SQLMailbox
 from popserv.maildrops.sql.message_objects import MessageObjects
-from popserv.maildrops.sql.statements import COPY, FORGOTTEN, LOCK
+from popserv.maildrops.sql.statements import COPY, LOCK_MAILDROPS, UNRESERVED_KEYS
 from popserv.maildrops.sql.storing import store_octets
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
@@ -113,13 +113,13 @@ class SQLDelivery:
             await self._write(self._pending[:count])
             del self._pending[:count]
         if not self._is_confirmed:
-            await self._execute(LOCK, ([self._mailbox.lease.name],), durable=True)
+            await self._execute(LOCK_MAILDROPS, ([self._mailbox.lease.name],), durable=True)
             self._is_confirmed = True
 
     async def _write(self, batch: list[_Pending]) -> None:
         while await self._is_refused(batch):
             keys = [each.id for each in batch if each.body is None]
-            forgotten = [key for (key,) in await self._execute(FORGOTTEN, (keys,))]
+            forgotten = [key for (key,) in await self._execute(UNRESERVED_KEYS, (keys,))]
             if forgotten and self._objects is not None:
                 await self._objects.drop(forgotten)
                 raise TryLater from KeysForgotten()

@@ -17,7 +17,7 @@ from popserv.maildrops.sql.statements import (
     DELIVER_OBJECT,
     DELIVER_TO_ALL,
     IS_DELIVERED,
-    LOCK,
+    LOCK_MAILDROPS,
 )
 from popserv.maildrops.sql.storing import store_octets
 from popserv.runtime.threads import RunInThread
@@ -86,7 +86,7 @@ async def _execute(
             await execute(CREATE, (names,), durable=True)
             rows = await execute(statement, parameters, repeat=False, durable=True)
     except OutcomeUnknown:
-        await execute(LOCK, (names,), durable=True)
+        await execute(LOCK_MAILDROPS, (names,), durable=True)
         rows = await execute(IS_DELIVERED, (names[0], ids[0]), durable=True)
         if not rows:
             raise

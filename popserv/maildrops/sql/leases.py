@@ -43,7 +43,7 @@ RENEWAL_PAUSE = 1.0
 """The seconds after which leases whose rows were locked are renewed again."""
 
 RELEASE_PAUSE = 0.2
-"""The seconds after which such leases are released again: before a login elsewhere gives up."""
+"""The seconds after which their release is tried again: before a login elsewhere gives up."""
 
 STOP_PAUSES = (0.1, 0.1, 0.2, 0.3, 0.5)
 """The seconds after which the end of the process tries again to release such leases."""

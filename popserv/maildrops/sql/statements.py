@@ -266,10 +266,10 @@ No row: there is no such maildrop, or a key is no longer reserved.
 # A transaction that only locks a row commits as one that changes it does: it waits for the standby,
 # which then has all that was committed before.  What was only read may be on no standby.
 
-LOCK = """
+LOCK_MAILDROPS = """
 SELECT id FROM maildrop WHERE name = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE
 """
-"""Wait for what changes these maildrops.  Parameter: names."""
+"""Lock maildrops, after waiting for statements that change them.  Parameter: names."""
 
 IS_DELIVERED = """
 SELECT position FROM maildrop JOIN message ON message.maildrop = maildrop.id
@@ -278,7 +278,7 @@ FOR NO KEY UPDATE OF maildrop
 """
 """Parameters: name, id of the message.
 
-It follows LOCK: if it waited itself for the delivery, it would not see its message.
+It follows LOCK_MAILDROPS: if it waited itself for the delivery, it would not see its message.
 """
 
 COPY = """
@@ -326,15 +326,15 @@ Parameters: id of the maildrop, token, and a column for each value of the messag
 microseconds; one without a body is an object.  It returns whether the key of an object is no longer
 reserved: then it adds no message.  No row: the lease is lost.  It may be repeated: a unique-id that
 is there is not added again.  An execution that has waited for another one does not see what that
-has added, and says that keys are no longer reserved; FORGOTTEN finds none then.
+has added, and says that keys are no longer reserved; UNRESERVED_KEYS finds none then.
 """
 
-FORGOTTEN = """
+UNRESERVED_KEYS = """
 SELECT key FROM unnest($1::uuid[]) AS given (key)
 WHERE NOT EXISTS (SELECT FROM doomed WHERE doomed.key = given.key AND NOT taken)
     AND NOT EXISTS (SELECT FROM message WHERE message.id = given.key AND NOT inline)
 """
-"""Parameter: keys.  It returns those that no message has, and that none can get any more."""
+"""Parameter: keys.  It returns those that belong to no message and are not reserved any more."""
 
 IS_MAILDROP = "SELECT id FROM maildrop WHERE name = $1::bytea"
 """Parameter: name."""

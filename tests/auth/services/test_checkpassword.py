@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.services import checkpassword
-from popserv.auth.services.checkpassword import GRACE, TIMEOUT, CheckPasswordChecker
+from popserv.auth.services.checkpassword import OUTPUT_TIMEOUT, TIMEOUT, CheckPasswordChecker
 from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.user import User
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -300,7 +300,7 @@ class CheckPasswordTests(TestCase):
 
     def test_children_watched(self):
         """What children write or keep open changes no exit code, and delays no refusal."""
-        for status, seconds in ((1, 0), (7, GRACE)):
+        for status, seconds in ((1, 0), (7, OUTPUT_TIMEOUT)):
             reactor = HeldReactor()
             asked = self.ask(CheckPasswordChecker(["/bin/true"], reactor))
             reactor.pump([1] * 5)

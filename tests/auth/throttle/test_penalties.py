@@ -266,7 +266,7 @@ class SecretTests(PenaltiesCase):
 
     def known(self, network=HERE, name=b"ann", credentials=ANN):
         """Return whether a secret is known."""
-        return self.penalties.known_secret(network, name, credentials) is not None
+        return self.penalties.known_secret_hash(network, name, credentials) is not None
 
     def test_known(self):
         """A secret is known with its name where it has logged in, for a day after the last time."""
@@ -312,7 +312,7 @@ class SecretTests(PenaltiesCase):
         self.published.clear()
         self.penalties.record_success(HERE, b"ann", [b"ann", b"pw"])
         list(self.penalties.replay())
-        digest = self.penalties.known_secret(HERE, b"ann", self.ANN)
+        digest = self.penalties.known_secret_hash(HERE, b"ann", self.ANN)
         told = json.dumps([*self.published, *map(list, self.penalties.replay())])
         self.assertNotIn(str(digest), told)
 

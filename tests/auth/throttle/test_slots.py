@@ -16,10 +16,10 @@ class SlotsCase(SynchronousTestCase):
         self.disconnected = set()
         self.known_secrets = {("a", 7)}
         self.slots = LoginSlots(
-            lambda *name: name == ("a", b"ann"), self.known_secret, max_concurrent=2
+            lambda *name: name == ("a", b"ann"), self.known_secret_hash, max_concurrent=2
         )
 
-    def known_secret(self, network, name, secret):
+    def known_secret_hash(self, network, name, secret):
         """Return the secret, if it is known."""
         return secret if (network, secret) in self.known_secrets else None
 
@@ -96,7 +96,7 @@ class SlotsTests(SlotsCase):
         first, second, third, fourth, fifth = [self.acquire() for _ in range(5)]
         charged = [LoginAttempt("a", b"x", None, lambda: True) for _ in range(2)]
         for attempt in charged:
-            self.slots.charge(attempt)
+            self.slots.take_extra(attempt)
         self.slots.release(charged[0])
         self.slots.release(first[0])
         self.assertNoResult(third[1])
@@ -109,7 +109,7 @@ class SlotsTests(SlotsCase):
         self.assertIsNone(self.successResultOf(fifth[1]))
         self.assertEqual(self.slots._shared_in_use, {"a": 2})
         other = LoginAttempt("b", b"x", None, lambda: True)
-        self.slots.charge(other)
+        self.slots.take_extra(other)
         self.assertEqual(self.slots._shared_in_use, {"a": 2, "b": 1})
 
     def test_exchange(self):
@@ -119,16 +119,16 @@ class SlotsTests(SlotsCase):
         self.known_secrets.clear()
         for attempt in (first, named):
             slot = attempt.slot
-            self.assertIsNone(self.slots.exchange(attempt))
+            self.assertIsNone(self.slots.give_up_secret(attempt))
             self.assertEqual(attempt.slot, slot)
-        waiting = self.slots.exchange(secret)
+        waiting = self.slots.give_up_secret(secret)
         self.assertNoResult(waiting)
         self.assertEqual(self.slots._reserved_in_use, {("a", b"ann")})
         self.slots.release(second)
         self.assertIsNone(self.successResultOf(waiting))
         self.assertEqual(secret.slot, "a")
         suspended = LoginAttempt("a", b"x", None, lambda: True)
-        self.assertIsNone(self.slots.exchange(suspended))
+        self.assertIsNone(self.slots.give_up_secret(suspended))
 
     def test_exchange_at_once(self):
         """It does not wait if the slot of its name is free."""
@@ -136,7 +136,7 @@ class SlotsTests(SlotsCase):
             self.acquire()
         attempt, _ = self.acquire("a", b"ann", 7)
         self.known_secrets.clear()
-        self.assertIsNone(self.slots.exchange(attempt))
+        self.assertIsNone(self.slots.give_up_secret(attempt))
         self.assertEqual(attempt.slot, ("a", b"ann"))
 
     def test_cancel(self):
@@ -244,7 +244,7 @@ class SlotsTests(SlotsCase):
                 charged.discard(n)
             elif is_charged:
                 attempt = LoginAttempt(network, b"9", 9, lambda: True)
-                slots.charge(attempt)
+                slots.take_extra(attempt)
                 logins[n] = attempt, None
                 charged.add(n)
             else:

@@ -3,7 +3,7 @@
 import os
 from pwd import getpwnam
 
-from popserv.maildrops.mbox.spool_group import in_spool_group, credentials_for_new
+from popserv.maildrops.mbox.spool_group import credentials_for_new, in_spool_group
 from popserv.runtime.file_credentials import NOBODY, FileCredentials, acting_as, own
 from tests.live.harness import temporary_directory
 from tests.runtime.harness import ANN, CredentialsCase, in_kernel

@@ -61,7 +61,7 @@ class StandbyTests(SQLCase):
         """Each statement that asks what became of a delivery waits for the standby."""
         [(id_,)] = self.sql("SELECT id FROM message")
         for statement, parameters in (
-            (statements.LOCK, ([b"ann"],)),
+            (statements.LOCK_MAILDROPS, ([b"ann"],)),
             (statements.IS_DELIVERED, (b"ann", id_)),
         ):
             with self.postgresql.without_standby():
@@ -96,4 +96,4 @@ class StandbyTests(SQLCase):
         await again
         self.database.executed.clear()
         await copy()
-        self.assertEqual(self.database.executed.count(statements.LOCK), 1)
+        self.assertEqual(self.database.executed.count(statements.LOCK_MAILDROPS), 1)

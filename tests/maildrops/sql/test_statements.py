@@ -325,7 +325,7 @@ class ReadingTests(MessageCase):
         self.reserve(taken, taken=True)
         there, inline = self.add(self.ann, 1, inline=False), self.add(self.ann, 2)
         keys = [reserved, taken, unknown, there, inline]
-        rows = self.execute(statements.FORGOTTEN, keys)
+        rows = self.execute(statements.UNRESERVED_KEYS, keys)
         self.assertEqual({key for (key,) in rows}, {taken, unknown, inline})
 
     def test_users(self):
@@ -641,7 +641,7 @@ class ConcurrentTests(MessageCase):
         for names in ([b"ann", b"bob"], [b"bob", b"ann"]):
             with self.connection.transaction():
                 self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE", self.ann)
-                running = self.start(statements.LOCK, names)
+                running = self.start(statements.LOCK_MAILDROPS, names)
                 await self.until_waiting()
                 self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE NOWAIT", self.bob)
             self.assertEqual(await running, [(self.ann,), (self.bob,)])

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from popserv.errors import MessageChanged
 from popserv.maildrops.maildir.contents.compressed import (
-    CannotDecompress,
     DecompressedFile,
+    UnreadableContents,
     compression_of,
 )
 from popserv.maildrops.page_cache import CHUNK, read_part
@@ -25,7 +25,7 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
     file is closed now; otherwise the ``close`` of the returned iterable closes it.  After an
     exception the file is open.
 
-    :raises CannotDecompress: the file is compressed, and the start of it cannot be decompressed.
+    :raises UnreadableContents: the file is compressed, and the start of it cannot be decompressed.
     :raises MessageChanged: the file has become shorter.
     :raises OSError: the file cannot be read.
     """
@@ -78,7 +78,7 @@ def _decompressed_chunks(file: DecompressedFile, first: bytes, run: RunInThread)
 def _decompress(file: DecompressedFile) -> bytes:
     try:
         return file.read()
-    except CannotDecompress as error:
+    except UnreadableContents as error:
         # It could be decompressed when it was counted.
         raise MessageChanged from error
 

@@ -55,11 +55,8 @@ _MAGIC = re.compile(
 )
 
 
-class CannotDecompress(ValueError):
-    """A compressed file is damaged, or nothing is installed that decompresses it.
-
-    Or a file is too large, compressed or not.
-    """
+class UnreadableContents(ValueError):
+    """A file is too large, or it is compressed and damaged, or cannot be decompressed here."""
 
 
 class Decompressor(Protocol):
@@ -200,7 +197,7 @@ class DecompressedFile:
     def read(self) -> bytes:
         """Return the next piece: ``PIECE`` octets, or fewer before the end.
 
-        :raises CannotDecompress: as the class.
+        :raises UnreadableContents: as the class.
         :raises OSError: the file cannot be read.
         """
         parts: list[bytes] = []
@@ -235,7 +232,7 @@ class DecompressedFile:
     def _new_decompressor(self) -> Decompressor:
         make = self._compression.make
         if make is None:
-            raise CannotDecompress(self._compression.reason)
+            raise UnreadableContents(self._compression.reason)
         return make()
 
     def _read_input(self) -> bytes:
@@ -243,8 +240,8 @@ class DecompressedFile:
         self._offset += len(data)
         return data
 
-    def _error(self, reason: str) -> CannotDecompress:
-        return CannotDecompress(f"not valid {self._compression.name} data: {reason}")
+    def _error(self, reason: str) -> UnreadableContents:
+        return UnreadableContents(f"not valid {self._compression.name} data: {reason}")
 
 
 def read_contents(fd: int, size: int) -> Iterator[bytes]:
@@ -252,7 +249,7 @@ def read_contents(fd: int, size: int) -> Iterator[bytes]:
 
     ``size`` is the maximum octets of one read, at least ``START``.
 
-    :raises CannotDecompress: as the class.
+    :raises UnreadableContents: as the class.
     :raises OSError: the file cannot be read.
     """
     os.lseek(fd, 0, os.SEEK_SET)
@@ -260,7 +257,7 @@ def read_contents(fd: int, size: int) -> Iterator[bytes]:
     compression = compression_of(chunk)
     if compression is None:
         if os.fstat(fd).st_size > MAX_OCTETS:
-            raise CannotDecompress(f"it has more than {MAX_OCTETS} octets")
+            raise UnreadableContents(f"it has more than {MAX_OCTETS} octets")
         while chunk:
             yield chunk
             chunk = os.read(fd, size)
@@ -273,7 +270,7 @@ def read_contents(fd: int, size: int) -> Iterator[bytes]:
 def check_contents(fd: int) -> None:
     """Read the contents of an open file, in a thread.
 
-    :raises CannotDecompress: as the class.
+    :raises UnreadableContents: as the class.
     :raises OSError: the file cannot be read.
     """
     for _ in read_contents(fd, PIECE):

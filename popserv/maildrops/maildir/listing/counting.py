@@ -17,7 +17,7 @@ from itertools import groupby
 from twisted.logger import Logger
 
 from popserv.maildrops.cached_open import NotCached, open_cached
-from popserv.maildrops.maildir.contents.compressed import STARTS, CannotDecompress, read_contents
+from popserv.maildrops.maildir.contents.compressed import STARTS, UnreadableContents, read_contents
 from popserv.maildrops.maildir.files import (
     NOT_A_FILE,
     SMALL_MESSAGE,
@@ -221,5 +221,5 @@ def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:
     stamp = stamp_of(status)
     try:
         return measure(read_contents(fd, min(status.st_size + 1, CHUNK)), downgrader), stamp
-    except CannotDecompress:
+    except UnreadableContents:
         return Sizes(0, None), stamp

@@ -227,8 +227,8 @@ def _remove_abandoned_lock(maildir_fd: int) -> bool:
             process, _, host = os.read(fd, 512).strip().partition(b":")
         finally:
             close(fd)
-        # Whoever holds the lock of the maildrop does not wait for itself.
-        if host != os.fsencode(gethostname()) or not has_ended(process, if_own=True):
+        # This process holds the lock of the maildrop: a lock with its number is an earlier one's.
+        if host != os.fsencode(gethostname()) or not has_ended(process, own_ended=True):
             return False
         # Another program may have removed it meanwhile, and made one of its own.
         if not os.path.samestat(lock, os.stat(LOCK_NAME, dir_fd=maildir_fd, follow_symlinks=False)):

@@ -1,4 +1,4 @@
-"""A number of places, and the line of those who wait for one."""
+"""A number of places, and the queue of those who wait for one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from popserv.runtime.deadlines import Deadline
 
 
-class Refused(Exception):
+class NoPlaces(Exception):
     """There are no places any more, whether free or not."""
 
 
-class Line:
+class PlaceQueue:
     """Places that are taken in the order in which they were asked for.
 
     :ivar places: how many there are now; see :meth:`close_place`.
-    :ivar unfinished: for who uses the line: how many will still ask for a place, or have one.
+    :ivar unfinished: the statements that are not finished; the caller counts them.
     """
 
     __slots__ = ("_deadline", "_reactor", "_taken", "_waiting", "places", "unfinished")
@@ -47,11 +47,11 @@ class Line:
     def wait(self, deadline: float) -> Deferred[None]:
         """Wait for a place until a time of the reactor's clock; it is taken then.
 
-        It fails with Twisted's TimeoutError when that time has come, and with :exc:`Refused` if the
-        last place is closed.
+        It fails with Twisted's TimeoutError when that time has come, and with :exc:`NoPlaces` if
+        the last place is closed.
         """
         if not self.places:
-            return fail(Refused())
+            return fail(NoPlaces())
         waiting: Deferred[None] = Deferred(self._waiting.__delitem__)
         self._waiting[waiting] = deadline
         # Those that are tried again have less time than those before them.
@@ -65,10 +65,10 @@ class Line:
         self._let_in()
 
     def close_place(self) -> None:
-        """Let a place that is taken be nobody's when it is left."""
+        """Remove a place that is taken; if it was the last one, nobody waits any longer."""
         self.places -= 1
         if not self.places:
-            self._end([*self._waiting], Refused)
+            self._end([*self._waiting], NoPlaces)
 
     def open_place(self) -> None:
         """Open one again that was closed."""
@@ -76,7 +76,7 @@ class Line:
         self._let_in()
 
     def stop(self) -> None:
-        """Leave no call of the reactor's."""
+        """Cancel the delayed call of the reactor."""
         self._deadline.stop()
 
     def _let_in(self) -> None:
