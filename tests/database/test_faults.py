@@ -245,7 +245,7 @@ class FaultTests(TestCase):
             await pause()
         await self.succeeds(database, durable=True)
         self.assertEqual(self.logged, [LogLevel.warn, LogLevel.info])
-        self.assertEqual(database._line.places, 2)
+        self.assertEqual(database._places.places, 2)
 
     async def test_durable_breaks(self):
         """One whose connection breaks frees its place, and so does one whose server was left."""
@@ -332,7 +332,7 @@ class FaultTests(TestCase):
         clock = Clock()
         config = DatabaseConfig(path="", parameters={}, connections=1, patience=2)
         database = Database(config, clock)
-        database._line.take()
+        database._places.take()
         first, second = (ensureDeferred(database.execute("")) for _ in range(2))
         ended = []
         first.addErrback(lambda failure: (ended.append(failure.type), second.cancel()))
