@@ -176,7 +176,7 @@ def cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
     while (size := os.fstat(fd).st_size) > written:
         _copy(fd, written, size, end, touch, twice=True)
         written, end = size, end + size - written
-    if end < written:
+    if end < size:
         _try(os.ftruncate, fd, end, twice=True)
 
 

@@ -209,17 +209,24 @@ def create_file(layout: Layout, user: bytes) -> FileCredentials | None:
     parent = layout.open_or_create_parent(parents, create_inheriting)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        owner = credentials_for_new(parent, user)
-        with suppress(FileExistsError):
-            with (
-                acting_as(owner),
-                in_spool_group(parent),
-                open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
-            ):
-                _give(file.fileno(), os.fstat(parent), user)
-                os.fsync(parent)
-            return owner
-        return current()
+        try:
+            owner = credentials_for_new(parent, user)
+        except PermissionError:
+            with suppress(FileNotFoundError):
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+                return current()
+            raise
+        with (
+            suppress(FileExistsError),
+            acting_as(owner),
+            in_spool_group(parent),
+            open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
+        ):
+            _give(file.fileno(), os.fstat(parent), user)
+            os.fsync(parent)
+        # It may have been there, or another process has just made it.
+        made = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return owner if owner is not None and made.st_uid == owner.uid else current()
     finally:
         close(parent)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pwd import getpwnam
 
+from popserv.core.printable import printable
 from popserv.runtime.file_credentials import NOBODY, FileCredentials, acting_as, current
 
 
@@ -31,12 +33,17 @@ def credentials_for_new(directory: int, user: bytes) -> FileCredentials | None:
     They are those of this thread.  But if these are those of the user ``nobody``, in a spool
     directory, they are those of the user of the system with that name, who could otherwise not read
     the file.
+
+    :raises PermissionError: there is no such user, or it is root.
     """
     if current() == NOBODY and _is_spool(os.fstat(directory)):
         with suppress(KeyError):
             entry = getpwnam(os.fsdecode(user))
             if entry.pw_uid != 0:
                 return FileCredentials(entry.pw_uid, entry.pw_gid)
+        name = printable(user)
+        problem = f"the system has no user {name} whom the file could belong to; create the file"
+        raise PermissionError(errno.EACCES, problem)
     return current()
 
 

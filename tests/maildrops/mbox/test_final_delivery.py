@@ -16,7 +16,7 @@ from popserv.maildrops.mbox.from_line import delivery_time
 from popserv.maildrops.mbox.kind import FORMATS
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.store import MboxMaildrops
-from popserv.runtime.file_credentials import acting_as
+from popserv.runtime.file_credentials import NOBODY, acting_as
 from popserv.testing import NewMailContract
 from tests.live.harness import temporary_directory
 from tests.maildrops.interrupted import Killed, interposed
@@ -198,3 +198,22 @@ class SpoolTests(CredentialsCase):
         self.assertEqual((spool / "new").read_bytes().count(message), 1)
         self.assertEqual({each.name for each in spool.iterdir()}, {"ann", "new"})
         self.assertEqual([(spool / "new").stat().st_uid, file.stat().st_gid], [ANN.uid, ANN.gid])
+
+    def test_as_nobody(self):
+        """A file that was made for its user is used as that user; nobody gets one of root's."""
+        spool = temporary_directory(self)
+        os.chown(spool, 0, 8)
+        spool.chmod(0o2775)
+        layout = Layout(str(spool))
+        message = b"Subject: x\n\nbody\n"
+        for _ in range(2):
+            with acting_as(NOBODY):
+                deliver(layout, b"daemon", FORMATS["mboxrd"], io.BytesIO(message))
+        file = spool / "daemon"
+        self.assertEqual((file.owner(), file.read_bytes().count(message)), ("daemon", 2))
+        for exists in (False, True):
+            with acting_as(NOBODY), self.assertRaises(OSError) as refused:
+                deliver(layout, b"root", FORMATS["mboxrd"], io.BytesIO(message))
+            self.assertEqual("create the file" in str(refused.exception), not exists)
+            (spool / "root").touch(0o600)
+        self.assertEqual((spool / "root").read_bytes(), b"")

@@ -41,12 +41,16 @@ class SpoolGroupTests(CredentialsCase):
         for uid, gid, mode, acting, name, owner in (
             (0, 8, 0o2775, NOBODY, b"daemon", expected),
             (0, 8, 0o2775, ANN, b"daemon", ANN),
-            (0, 8, 0o2775, NOBODY, b"root", NOBODY),
-            (0, 8, 0o2775, NOBODY, b"no such user", NOBODY),
+            (0, 8, 0o2775, NOBODY, b"root", None),
+            (0, 8, 0o2775, NOBODY, b"no such user", None),
             (0, 8, 0o755, NOBODY, b"daemon", NOBODY),
             (ANN.uid, 8, 0o775, NOBODY, b"daemon", NOBODY),
         ):
             directory.chmod(mode)
             os.chown(directory, uid, gid)
             with acting_as(acting):
+                if owner is None:
+                    with self.assertRaisesRegex(PermissionError, "no user .* create the file"):
+                        credentials_for_new(fd, name)
+                    continue
                 self.assertEqual(credentials_for_new(fd, name), owner, name)
