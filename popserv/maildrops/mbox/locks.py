@@ -143,7 +143,7 @@ class FileLock:
         """
         try:
             if self._dotlock is not None:
-                with suppress(FileNotFoundError), in_spool_group(self._parent):
+                with suppress(FileNotFoundError):
                     self._remove_dotlock(self._dotlock)
         finally:
             self._unlock()
@@ -229,9 +229,10 @@ class FileLock:
     def _remove_dotlock(self, dotlock: int) -> None:
         """Remove the dotlock, which is open, unless another program has replaced it."""
         try:
-            status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-            if os.path.samestat(status, os.fstat(dotlock)):
-                os.unlink(self._name, dir_fd=self._parent)
+            with in_spool_group(self._parent):
+                status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+                if os.path.samestat(status, os.fstat(dotlock)):
+                    os.unlink(self._name, dir_fd=self._parent)
         except OSError:
             # Otherwise all programs would wait for this process, which still exists.
             with suppress(OSError):

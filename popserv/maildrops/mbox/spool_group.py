@@ -21,9 +21,10 @@ def in_spool_group(directory: int) -> AbstractContextManager[None]:
     :raises OSError: as :func:`~popserv.runtime.file_credentials.switch`.
     """
     user = current()
-    status = os.fstat(directory)
-    if user is not None and _is_spool(status):
-        return acting_as(user._replace(gid=status.st_gid))
+    if user is not None:
+        status = os.fstat(directory)
+        if _is_spool(status):
+            return acting_as(user._replace(gid=status.st_gid))
     return nullcontext()
 
 
