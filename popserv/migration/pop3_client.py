@@ -7,7 +7,6 @@ returns each octet as the server has sent it.
 from __future__ import annotations
 
 import re
-import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -65,12 +64,11 @@ class POP3Client:
         self.address = address
         self._security = security
         self._timeout = timeout
-        self._status_ends_with_bare_lf = False
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
         except OSError as error:
             raise self._error(_reason(error)) from error
-        self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
+        self._open_file()
         try:
             if address.implicit_tls:
                 self._start_tls()
@@ -174,10 +172,15 @@ class POP3Client:
         """Yield the lines of a multi-line response in chunks, dots unstuffed.
 
         One with less than ``octets`` may come slowly.
+
+        A server whose lines end with CRLF may send a bare LF in a message as it is, and takes what
+        follows it for a part of the same line, also a dot.  Others take it for a line end, and so
+        complete no message that ends with it.  With a server whose lines end with CRLF, those that
+        a mail server has added to the header do.
         """
         chunks: list[bytes] = []
         size = total = 0
-        is_complete = False
+        is_complete = has_crlf = False
         try:
             before = b"\r\n"
             while True:
@@ -185,11 +188,14 @@ class POP3Client:
                 if before.endswith(b"\n") and piece.startswith(b"."):
                     if piece not in (b".\r\n", b".\n"):
                         piece = piece[1:]
-                    elif self._is_end(
-                        piece, before, _END_PAUSE if total >= octets else _EARLY_END_PAUSE
+                    elif (
+                        before == b"\r\n"
+                        or not has_crlf
+                        or not self._has_more(_END_PAUSE if total >= octets else _EARLY_END_PAUSE)
                     ):
                         break
                 before = (before + piece)[-2:]
+                has_crlf = has_crlf or before == b"\r\n"
                 total += len(piece)
                 chunks.append(piece)
                 size += len(piece)
@@ -203,39 +209,24 @@ class POP3Client:
             if not is_complete:
                 self.close()
 
-    def _is_end(self, dot: bytes, before: bytes, pause: float) -> bool:
-        """Return whether a line with a dot is the end of a response, and no line of a message.
-
-        A server whose lines end with CRLF may send a bare LF in a message as it is, and takes what
-        follows it for a part of the same line, also a dot.  Others take it for a line end, and so
-        complete no message that ends with it.
-        """
-        if self._status_ends_with_bare_lf or before == b"\r\n":
-            return True
-        return dot == b".\r\n" and not self._sends_more(pause)
-
-    def _sends_more(self, pause: float) -> bool:
-        if self._has_more():
-            return True
-        select.select([self._socket], [], [], pause)
-        return self._has_more()
-
-    def _has_more(self) -> bool:
-        """Return whether something has come that was not read."""
+    def _has_more(self, pause: float = 0.0) -> bool:
+        """Return whether something has come that was not read, or comes in ``pause`` seconds."""
         try:
-            self._socket.settimeout(0)
+            self._socket.settimeout(pause)
             try:
                 return bool(self._file.peek(1))
             finally:
                 self._socket.settimeout(self._timeout)
+        except TimeoutError:
+            # After that, a socket's file refuses to read.
+            self._open_file()
         except (OSError, ValueError):
             # TLS has nothing yet; any other error is that of the next to read or write.
-            return False
+            pass
+        return False
 
     def _status(self, what: str) -> bytes:
-        whole = self._read_line(_MAX_STATUS_LINE, what)
-        line = whole.rstrip(b"\r\n")
-        self._status_ends_with_bare_lf = not whole.endswith(b"\r\n")
+        line = self._read_line(_MAX_STATUS_LINE, what).rstrip(b"\r\n")
         status, _, text = line.partition(b" ")
         if status.upper() == b"+OK":
             return text
@@ -283,6 +274,9 @@ class POP3Client:
             raise self._error(
                 f"TLS: {_reason(error)}{remedy if self.address.implicit_tls else ''}"
             ) from error
+        self._open_file()
+
+    def _open_file(self) -> None:
         self._file = BufferedReader(self._socket.makefile("rb", 0), _CHUNK)
 
     def _error(self, message: str) -> POP3ClientError:

@@ -27,9 +27,10 @@ class FakeServer:
     """A server of one maildrop, in which every session sees the same messages.
 
     ``messages`` are pairs of a unique-id and the octets in wire form.  ``replies`` are octets to
-    send, or None to close the connection, by line or by keyword; ``capa`` the lines of CAPA.
-    ``starts_tls`` offers STLS, ``implicit_tls`` begins with it.  ``commands`` are the lines
-    received, and ``changes`` those that would have changed the maildrop at QUIT.
+    send, or None to close the connection, or a function that sends something on it, by line or by
+    keyword; ``capa`` the lines of CAPA.  ``starts_tls`` offers STLS, ``implicit_tls`` begins with
+    it.  ``commands`` are the lines received, and ``changes`` those that would have changed the
+    maildrop at QUIT.
     """
 
     def __init__(self, test, messages=(), *, capa=(b"TOP", b"UIDL"), replies=None, **options):
@@ -97,7 +98,10 @@ class FakeServer:
                 reply = self._reply(line, pending)
                 if reply is None:
                     return
-                connection.sendall(reply)
+                if callable(reply):
+                    reply(connection)
+                else:
+                    connection.sendall(reply)
                 if line == b"STLS" and self.starts_tls:
                     connection = context.wrap_socket(connection, server_side=True)
                 elif line == b"QUIT":

@@ -1,15 +1,16 @@
 """Tests of popserv.migration.pop3_client."""
 
+import os
 import re
-import select
 import socket
+import time
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.migration.pop3_client import CommandRefused, POP3Client, POP3ClientError
+from popserv.migration.pop3_client import TIMEOUT, CommandRefused, POP3Client, POP3ClientError
 from popserv.migration.pop3_urls import Security, ServerAddress
 from tests.migration.harness import CA, FakeServer, stuffed
 
@@ -18,6 +19,28 @@ MESSAGES = [
     (b"two", b"Subject: 2\r\n\r\n" + b"x" * 5000 + b"\r\n." + b"y" * 100_000 + b"\r\n"),
     (b"three", b"X: 3\r\n\r\n"),
 ]
+
+
+def send_in_parts(connection, octets):
+    """Send octets, with TLS in a record, of which the end arrives later."""
+    descriptor = connection.fileno()
+    near, far = socket.socketpair()
+    original = os.dup(descriptor)
+    with near, far, socket.socket(fileno=original) as peer:
+        # Only so is there a record to send in parts.
+        os.dup2(near.fileno(), descriptor)
+        connection.sendall(octets)
+        os.dup2(original, descriptor)
+        sent = far.recv(1 << 16)
+        for part in (sent[:4], sent[4:]):
+            time.sleep(0.1)
+            peer.sendall(part)
+
+
+def send_last(connection):
+    """Send a message that ends with a bare LF, and nothing more."""
+    connection.sendall(b"+OK\r\na: b\r\n\r\nc\n.\r\n")
+    connection.shutdown(socket.SHUT_WR)
 
 
 class ClientCase(SynchronousTestCase):
@@ -105,29 +128,59 @@ class CommandTests(ClientCase):
             self.assertEqual(b"".join(client.retrieve(1)), octets)
         self.assertEqual(client.command(b"NOOP"), b"done")
 
+    def assert_pauses(self, client, octets, pause):
+        """Check that a message of 10 octets is read, and how long the client waits."""
+        function = socket.socket.settimeout
+        given = []
+
+        def set_timeout(connection, seconds):
+            given.append(seconds)
+            function(connection, seconds if seconds == TIMEOUT else seconds / 1000)
+
+        with mock.patch.object(socket.socket, "settimeout", set_timeout):
+            self.assertEqual(list(client.retrieve(1, octets)), [b"a: b\r\n\r\nc\n"])
+        # The first is before the command.
+        self.assertEqual(given, [0, TIMEOUT, pause, TIMEOUT])
+
     def test_last_bare_line_end(self):
         """A message may end with a bare LF: the dot ends it if nothing follows for some time."""
-        replies = {b"RETR": b"+OK\r\na\n.\r\n"}
-        for starts_tls in (False, True):
-            _, client = self.login(replies=replies, starts_tls=starts_tls)
-            # The time is longer if LIST has told more octets.
-            for octets, pause in ((0, 1.0), (2, 1.0), (3, 30.0)):
-                with mock.patch.object(select, "select") as wait:
-                    self.assertEqual(list(client.retrieve(1, octets)), [b"a\n"])
-                wait.assert_called_once_with([client._socket], [], [], pause)
-            self.assertEqual(client.command(b"NOOP"), b"done")
+        for end in (b".\r\n", b".\n"):
+            replies = {b"RETR": b"+OK\r\na: b\r\n\r\nc\n" + end}
+            for starts_tls in (False, True):
+                _, client = self.login(replies=replies, starts_tls=starts_tls)
+                # The time is longer if LIST has told more octets.
+                for octets, pause in ((0, 1.0), (10, 1.0), (11, 30.0)):
+                    self.assert_pauses(client, octets, pause)
+                self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_only_bare_line_ends(self):
+        """If no line of a response ends with CRLF, the dot ends it at once."""
+        for end in (b".\r\n", b".\n"):
+            _, client = self.login(replies={b"RETR": b"+OK\r\na: b\n\nc\n" + end})
+            with mock.patch.object(POP3Client, "_has_more", return_value=False) as has_more:
+                self.assertEqual(list(client.retrieve(1, 10)), [b"a: b\n\nc\n"])
+            has_more.assert_called_once_with()
 
     def test_late_rest(self):
-        """What follows in that time belongs to the message."""
-        server, client = self.login(replies={b"RETR": b"+OK\r\na\n.\r\n"})
-        wait = select.select
+        """What follows in that time belongs to the message, also in parts of a record."""
+        contents = b"a: b\r\n\r\nc\n.\r\nd\r\n"
 
-        def send(*arguments):
-            server._connections[-1].sendall(b"b\r\n.\r\n")
-            return wait(*arguments)
+        def send(connection):
+            connection.sendall(b"+OK\r\n" + contents[:-3])
+            send_in_parts(connection, contents[-3:] + b".\r\n")
 
-        with mock.patch.object(select, "select", send):
-            self.assertEqual(list(client.retrieve(1)), [b"a\n.\r\nb\r\n"])
+        for starts_tls in (False, True):
+            _, client = self.login(replies={b"RETR": send}, starts_tls=starts_tls)
+            self.assertEqual(b"".join(client.retrieve(1)), contents)
+            self.assertEqual(client.command(b"NOOP"), b"done")
+
+    def test_closed_after_bare_line_end(self):
+        """The client does not wait for more if the server has closed the connection."""
+        for starts_tls in (False, True):
+            _, client = self.login(replies={b"RETR": send_last}, starts_tls=starts_tls)
+            start = time.monotonic()
+            self.assertEqual(b"".join(client.retrieve(1, 100)), b"a: b\r\n\r\nc\n")
+            self.assertLess(time.monotonic() - start, 20)
 
     def test_end_with_bare_line_end(self):
         """Only the dot may have a bare LF: no server sends it so in a message after CRLF."""

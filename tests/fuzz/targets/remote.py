@@ -25,6 +25,10 @@ class _Client(POP3Client):
         self._file = BytesIO(octets)
         self._socket = _Socket()
 
+    def _has_more(self, pause=0.0):
+        """Everything comes after the command."""
+        return bool(pause) and self._file.tell() < len(self._file.getbuffer())
+
 
 def naive(octets):
     """Return the octets of a multi-line response, or None if it is none, or has no end."""
@@ -32,10 +36,15 @@ def naive(octets):
     if status.rstrip(b"\r").partition(b" ")[0].upper() != b"+OK":
         return None
     found = []
-    for line in lines[:-1]:
-        if line in (b".", b".\r"):
+    has_crlf = follows_bare_lf = False
+    for number, line in enumerate(lines[:-1]):
+        is_dot = line in (b".", b".\r")
+        is_last = number == len(lines) - 2 and not lines[-1]
+        if is_dot and not (has_crlf and follows_bare_lf and not is_last):
             return b"".join(found)
-        found.append(line.removeprefix(b".") + b"\n")
+        found.append((line if is_dot else line.removeprefix(b".")) + b"\n")
+        follows_bare_lf = not line.endswith(b"\r")
+        has_crlf = has_crlf or not follows_bare_lf
     return None
 
 
@@ -69,6 +78,7 @@ TARGET = Target(
         *(
             b"\0+OK 5\r\na: b\r\n\r\n..\r\n.\r\n",
             b"\0+ok\n.\n",
+            b"\0+OK\r\na: b\r\n\r\nc\n.\r\n.\n",
             b"\0-ERR no \xff\r\n",
             b"\0+OK\r\nx",
         ),
