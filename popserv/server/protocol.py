@@ -57,7 +57,8 @@ class POP3Server(Connection):
     """Octets of a response that count as one more command; a body in chunks counts as nine."""
 
     _sasl_response: Deferred[bytes] | None = None
-    _delayed_error: IDelayedCall | None = None
+    # The call that sends the reply to a failed login, and its error.
+    _delayed_error: tuple[IDelayedCall, POPError] | None = None
     _lines_left = LINES_PER_TURN
     _failed_logins = 0
     _bad_commands = 0
@@ -230,7 +231,10 @@ class POP3Server(Connection):
             self.command_pending = False
         if self._delayed_error is not None:
             # The client cannot receive the reply; the failed login keeps its slot.
-            self._delayed_error.cancel()
+            call, error = self._delayed_error
+            call.cancel()
+            # It is counted, although nobody receives it.
+            self.write_error(error)
             self._delayed_error = None
             self.command_pending = False
         if self._sasl_response is not None:
@@ -309,7 +313,8 @@ class POP3Server(Connection):
             self._failed_logins += 1
             seconds = self.throttle.record_failure(self.session.name, self.FAILED_LOGIN_DELAY)
             delay = 0 if self.is_disconnected else seconds
-            self._delayed_error = self.callLater(delay, partial(self._send_error, error))
+            call = self.callLater(delay, partial(self._send_error, error))
+            self._delayed_error = call, error
         else:
             self.throttle.release()
             self._bad_commands = self._bad_commands + 1 if isinstance(error, BadCommand) else 0

@@ -166,8 +166,8 @@ async def _open_nothing(_self, _message):
     raise OSError("a secret of the disk's")
 
 
-async def _accept(*_arguments):
-    return True
+async def _accept(_self, _credentials, user, _rules):
+    return user
 
 
 async def _remove_nothing(_self, _messages):
@@ -183,7 +183,7 @@ FAULTS = (
     ("sessions", MemoryMailbox, "open", _open_nothing),
     ("sessions", MemoryMailbox, "remove", _remove_nothing),
     ("lmtp", LMTPServer, "deliver", _confirm),
-    ("sasl", SecretsChecker, "_is_right", _accept),
+    ("sasl", SecretsChecker, "_authenticated", _accept),
     ("names", layout, "_VALUE", re.compile(b".*")),
     ("proxy", proxy_header, "_port", int),
     ("users", extra_fields, "_parse_time", int.from_bytes),
