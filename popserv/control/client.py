@@ -84,7 +84,7 @@ class ControlClient:
             raise ControlError(f"{self._path}: the server does not answer: {reason}") from None
         except (KeyError, ValueError):
             raise ControlError(f"{self._path}: the server has sent an invalid answer") from None
-        self.missing = max(self.missing, response.get("missing", 0))
+        self.missing = max(self.missing, response.get("missing") or 0)
         return response
 
     def listing(self, name: str) -> Iterator[Mapping[str, Any]]:

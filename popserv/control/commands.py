@@ -100,4 +100,8 @@ class Drain(_Command):
         (b"seconds", amp.Integer(optional=True)),
         (b"workers", amp.Boolean()),
     ]
-    response: ClassVar[Any] = [(b"seconds", amp.Integer()), (b"missing", amp.Integer())]
+    response: ClassVar[Any] = [
+        (b"seconds", amp.Integer()),
+        # Servers of older versions do not tell it.
+        (b"missing", amp.Integer(optional=True)),
+    ]

@@ -85,6 +85,13 @@ class CallTests(ClientTestCase):
         client.call(commands.Reload)
         self.assertEqual(client.missing, 0)
 
+    def test_older_server(self):
+        """A server of an older version, which does not tell what is missing, has been drained."""
+        self.serve(amp.AmpBox({amp.ANSWER: b"1", b"seconds": b"60"}).serialize())
+        client = self.client()
+        answer = client.call(commands.Drain, seconds=None, workers=True)
+        self.assertEqual((answer["seconds"], client.missing), (60, 0))
+
     def test_listing(self):
         """A listing is read part by part; processes missing in any part are missing."""
         received = self.serve(

@@ -118,6 +118,18 @@ class ClientTests(HostCase):
         self.assertIn("mx1: the command has failed;", self.refused(call(commands.Reload)))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_older_host(self):
+        """A host of an older version, which does not tell what is missing, has been drained."""
+        self.shared.found = [ANN]
+        arguments = {"seconds": None, "workers": False}
+        running = Deferred.fromCoroutine(self.client.call([ANN], commands.Drain, **arguments))
+        [request] = self.shared.requests
+        text = encode_part({amp.ANSWER: b"1", b"seconds": b"60"}, more=False)
+        self.shared.given[request].append((ANN.id, 0, text))
+        self.clock.advance(1)
+        [(host, answer)] = self.successResultOf(running)
+        self.assertEqual((host, answer["seconds"], self.client.silent), (ANN, 60, {}))
+
     def test_invalid_answers(self):
         """An answer that is none is an error of its host, and the request is forgotten."""
         self.shared.found = [ANN]
