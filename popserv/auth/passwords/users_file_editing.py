@@ -13,6 +13,7 @@ import codecs
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from popserv.runtime.permissions import reason_of, this_uid, user_name
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP)
 """The errors of link(2) on a file system without links, such as FAT."""
+
+_COMPONENT = re.compile("/+[^/]+")
 
 _MAX_LINKS = 40
 """As on Linux."""
@@ -133,25 +136,28 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
 
 
 def _followed(path: str) -> str:
-    """Return where a path leads by links of root or of this user.
+    """Return where a path leads by links of root or of this user, also to directories.
 
     Links of others could lead root to any file.
 
     :raises UsersFileError: there is another link.
     :raises OSError: the path cannot be examined, or there are too many links.
     """
+    # As the server does.  What links add is not normalized: there, ".." may follow a link.
     path = os.path.abspath(path)
     for _ in range(_MAX_LINKS):
-        if not os.path.islink(path):
+        prefixes = (path[: match.end()] for match in _COMPONENT.finditer(path))
+        link = next(filter(os.path.islink, prefixes), None)
+        if link is None:
             return path
-        link, target = os.lstat(path), os.readlink(path)
+        status, target = os.lstat(link), os.readlink(link)
         # If it was replaced in between, the time is another one.
-        if link.st_uid not in (0, this_uid()) or os.lstat(path).st_ctime_ns != link.st_ctime_ns:
+        if status.st_uid not in (0, this_uid()) or os.lstat(link).st_ctime_ns != status.st_ctime_ns:
             raise UsersFileError(
-                f"{path} is a symbolic link of the user {user_name(link.st_uid)}, and is not "
+                f"{link} is a symbolic link of the user {user_name(status.st_uid)}, and is not "
                 "followed; name the file itself"
             )
-        path = os.path.join(os.path.dirname(path), target)
+        path = os.path.join(os.path.dirname(link), target) + path[len(link) :]
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 

@@ -229,6 +229,46 @@ class EditingTests(UsersFileCase):
         with open(victim, "rb") as file:
             self.assertEqual(file.read(), b"root:x\n")
 
+    def test_directory_link(self):
+        """Links to directories are followed, also before .., to the file that the server reads."""
+        root = Path(self.directory)
+        (root / "data/etc").mkdir(parents=True)
+        for name, target in (
+            ("conf", "data/link"),
+            ("data/link", str(root / "data/etc")),
+            ("link", "conf/../users"),
+        ):
+            (root / name).symlink_to(target)
+        for path, edited in (
+            ("conf/users", "data/etc/users"),
+            ("link", "data/users"),
+            ("conf/../users", "users"),
+        ):
+            set_secret(f"{root}/{path}", b"ann", b"{PLAIN}a", new=True)
+            self.assertEqual(set(UsersFile(f"{root}/{path}").read().password_fields), {b"ann"})
+            self.assertEqual((root / edited).read_bytes(), b"ann:{PLAIN}a\n")
+
+    def test_directory_link_of_others(self):
+        """A link of another user to a directory is not followed."""
+        os.mkdir(os.path.join(self.directory, "etc"))
+        link = os.path.join(self.directory, "conf")
+        os.symlink("etc", link)
+        with mock.patch.object(users_file_editing, "this_uid", lambda: 12345):
+            if os.geteuid() == 0:
+                os.lchown(link, 54321, 54321)
+            path = os.path.join(link, "users")
+            error = self.error_of(set_secret, path, b"ann", b"{PLAIN}a", new=True)
+        self.assertIn(f"{link} is a symbolic link of the user ", error)
+        self.assertEqual(os.listdir(os.path.join(self.directory, "etc")), [])
+
+    def test_relative_path(self):
+        """A relative path begins at the current directory."""
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.directory)
+        set_secret(os.path.basename(self.path), b"ann", b"{PLAIN}a", new=True)
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+
     def test_link_loop(self):
         """Links that lead to themselves are an error."""
         os.symlink(os.path.basename(self.path), self.path)
