@@ -138,8 +138,9 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="look for everything that can be wrong with a server")
     for name, (help_text, description) in COMMANDS.items():
         each = commands.add_parser(name, help=help_text, description=description)
-        if name == "deliver":
-            each.usage_exit_code = os.EX_USAGE
+        if name == command == "deliver":
+            # It is the whole parser that reports surplus arguments.
+            whole.usage_exit_code = each.usage_exit_code = os.EX_USAGE
         if command in (None, name):
             # Only what the command needs: some take long to import, or require libraries.
             import_module(f"popserv.commandline.{name}").add_arguments(each)

@@ -118,6 +118,8 @@ class DeliverTests(CommandCase):
             ["deliver", "ann"],
             ["deliver", "--maildir=x", "--mbox=y", "ann"],
             ["deliver", "--maildir", self.directory],
+            ["deliver", "--maildir", self.directory, "--bogus", "ann"],
+            ["deliver", "--maildir", self.directory, "ann", "bob"],
         ):
             code, _, err = self.run_command(arguments)
             self.assertEqual(code, os.EX_USAGE, arguments)
