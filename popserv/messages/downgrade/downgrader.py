@@ -146,10 +146,13 @@ class Downgrader:
         return -1, False
 
     def _walk_body(self, data: bytes, at: int, is_last: bool) -> int:
+        was_unread = self._is_unread
         delimiter = self._find_delimiter(data, at, self._at_line_start, len(data))
         if self._is_done:
             # What precedes may have been passed with an earlier chunk.
-            self._emit(data[at : self._multiparts.exhausted_at])
+            text = data[at : self._multiparts.exhausted_at]
+            self._needs_utf8 |= was_unread and not text.isascii()
+            self._emit(text)
             return self._multiparts.exhausted_at
         if delimiter:
             self._pass_text(data[at : delimiter.end])

@@ -309,6 +309,22 @@ class StructureTests(StructureTestCase):
                     sizes = measure(chunks, Downgrader)
                     self.assertEqual(sizes.downgraded, 0 if needs_utf8 else None, text)
 
+    def test_exhausted_in_an_unread_part(self):
+        """An unread part must be ASCII also before the line at which the work is used up."""
+        self.patch(multiparts, "MAX_WORK", 25)
+        self.patch(downgrader, "MAX_DEPTH", 1)
+        outer = b"Content-Type: multipart/mixed; boundary=a\n\nbefore\n--a\n"
+        inner = b"Content-Type: multipart/mixed; boundary=b\n\nbody\n"
+        message = outer + inner + b"--ax\n" * 10
+        for text, needs_utf8 in ((b"before", False), (b"body", True), (b"none", False)):
+            changed = message.replace(text, UMLAUT)
+            for at in range(len(changed) + 1):
+                subject = Downgrader()
+                for chunk in (changed[:at], changed[at:]):
+                    subject.feed(chunk)
+                subject.finish()
+                self.assertEqual(subject.needs_utf8, needs_utf8, (text, at))
+
     def test_memory(self):
         """The memory is below 6 MiB, whatever a header consists of, and however large it is."""
         for field in (
