@@ -171,7 +171,7 @@ class Certificates:
             return ServerCertificate(certificate, private_key, self._profile, self._choose)
 
         try:
-            found = find_certificates(self._certificate, self._private_key)
+            found = find_certificates(self._certificate, self._private_key, self._loaded)
         except CertificateError as error:
             reload.errors[self._certificate] = ((), str(error))
             found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from stat import S_ISREG
 from typing import Any
 
@@ -71,8 +71,13 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def find_certificates(certificate: str, private_key: str | None) -> list[tuple[str, str]]:
+def find_certificates(
+    certificate: str, private_key: str | None, known: Container[Files]
+) -> list[tuple[str, str]]:
     """Return the pairs of certificate file and key file to load, the default first.
+
+    Of the files in a directory, those ``known`` from before stay until both of a pair are removed:
+    loading them tells why they cannot be examined.
 
     :raises CertificateError: a directory has no certificate, or a key file was given for it.
     """
@@ -94,7 +99,9 @@ def find_certificates(certificate: str, private_key: str | None) -> list[tuple[s
     for name in names:
         path = os.path.join(certificate, name)
         pair = (path, path) if name.endswith(".pem") else _certbot(path)
-        if not name.startswith(".") and any(map(_may_be_file, pair)):
+        if name.startswith("."):
+            continue
+        if os.path.isfile(pair[0]) or (pair in known and any(map(_may_be_file, pair))):
             found.append(pair)
     if not found:
         raise CertificateError(
@@ -104,7 +111,7 @@ def find_certificates(certificate: str, private_key: str | None) -> list[tuple[s
 
 
 def _may_be_file(path: str) -> bool:
-    """Return whether a path is a file, or one that cannot be examined: loading it tells why."""
+    """Return whether a path is a file, or one that cannot be examined."""
     try:
         return S_ISREG(os.stat(path).st_mode)
     except NotADirectoryError:

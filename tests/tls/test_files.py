@@ -279,6 +279,14 @@ class ReloadTests(CertificatesTestCase):
             if lines:
                 self.assertIn(problem, logged[0])
 
+    def assert_removed(self, certificates):
+        """Check that b is no longer presented after a check."""
+        self.pass_check_interval()
+        context = client_context(check_hostname=False)
+        presented = Handshake(certificates, context, "b.example.org").presented()
+        self.assertNotEqual(presented, self.b.der())
+        self.assertEqual(self.take_log(), [])
+
     def load_two(self):
         """Load a directory with the certificates a and b, each in a directory as of certbot."""
         self.b = issue("b.example.org", issuer=CA)
@@ -300,6 +308,27 @@ class ReloadTests(CertificatesTestCase):
         self.patch(os, "stat", forbid)
         self.assert_kept(certificates, "b/fullchain.pem: permission denied; make it readable")
 
+    def test_ignored_at_the_start(self):
+        """At the start, a directory that cannot be examined, or is none of certbot, is ignored."""
+        self.write("certs/privkey/privkey.pem", b"x")
+        os.symlink("nowhere", self.path("certs/link.pem"))
+        stat = os.stat
+
+        def forbid(path, **options):
+            if "/lost+found/" in str(path):
+                raise PermissionError(13, "Permission denied", path)
+            return stat(path, **options)
+
+        os.mkdir(self.path("certs/lost+found"))
+        self.patch(os, "stat", forbid)
+        certificates = self.load_two()
+        self.assertEqual(len(certificates.server_certificates), 2)
+        self.pass_check_interval()
+        context = client_context(check_hostname=False)
+        presented = Handshake(certificates, context, "b.example.org").presented()
+        self.assertEqual(presented, self.b.der())
+        self.assertEqual(self.take_log(), [])
+
     def test_link(self):
         """So is one whose links do not exist for a moment, as certbot replaces them."""
         certificates = self.load_two()
@@ -310,11 +339,14 @@ class ReloadTests(CertificatesTestCase):
         os.unlink(self.path("certs/b/privkey.pem"))
         self.assert_kept(certificates, "b/fullchain.pem: no such file")
         os.unlink(path)
-        self.pass_check_interval()
-        context = client_context(check_hostname=False)
-        presented = Handshake(certificates, context, "b.example.org").presented()
-        self.assertNotEqual(presented, self.b.der())
-        self.assertEqual(self.take_log(), [])
+        self.assert_removed(certificates)
+
+    def test_file_instead_of_directory(self):
+        """A certificate whose directory is replaced by a file is removed."""
+        certificates = self.load_two()
+        shutil.rmtree(self.path("certs/b"))
+        self.write("certs/b", b"x")
+        self.assert_removed(certificates)
 
     def test_empty_directory(self):
         """If a directory is emptied or removed, the previous certificates are used."""
