@@ -34,6 +34,8 @@ class Responder(amp.CommandLocator):
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
+        # Whether workers are told of the seconds before they are replaced.
+        self._is_preparing = False
         self._overviews = Overviews(operations.ask, operations.workers, operations.log_level)
 
     def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
@@ -130,11 +132,18 @@ class Responder(amp.CommandLocator):
             raise Refused(f"the seconds must be from 0 to {MAX_DRAIN}")
         if workers:
             self._replaceable_workers()
-        return operations.allow_drain(given).addCallback(self._start_drain, given, workers)
+        allowed = operations.allow_drain(given)
+        if workers:
+            self._is_preparing = True
+            allowed.addBoth(self._end_preparing)
+        return allowed.addCallback(self._start_drain, given, workers)
+
+    def _end_preparing(self, result: Answers | Failure) -> Answers | Failure:
+        self._is_preparing = False
+        return result
 
     def _start_drain(self, answers: Answers, seconds: int, workers: bool) -> Result:
         if workers:
-            # Another command may have begun to replace them meanwhile.
             self._replaceable_workers().replace_workers()
         else:
             self._operations.stop()
@@ -144,7 +153,7 @@ class Responder(amp.CommandLocator):
         workers = self._operations.workers
         if workers is None:
             raise Refused("the server has no workers; start it with --workers")
-        if workers.is_replacing:
+        if self._is_preparing or workers.is_replacing:
             raise Refused("the workers are being replaced already")
         return workers
 

@@ -3,7 +3,7 @@
 import os
 from types import SimpleNamespace
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -187,21 +187,32 @@ class CommandTests(ResponderTestCase):
         self.assertEqual(self.calls, [])
 
     def test_drain_workers_twice(self):
-        """The workers are replaced once, if two ask for it before all workers know the seconds."""
+        """The first who asks gives the seconds, also before all workers know them."""
         self.workers = FakeWorkers()
-        allowed = []
+        allowed = {}
 
         def allow_drain(seconds):
-            allowed.append(Deferred())
-            return allowed[-1]
+            allowed[seconds] = Deferred()
+            return allowed[seconds]
 
         subject = self.responder(allow_drain=allow_drain)
-        first, second = (self.outcome(commands.Drain, subject, workers=True) for _ in range(2))
-        for each in allowed:
-            each.callback(Answers(()))
-            self.workers.is_replacing = True
+        first = self.outcome(commands.Drain, subject, seconds=9, workers=True)
+        self.assert_refused(
+            "being replaced already", commands.Drain, subject, seconds=0, workers=True
+        )
+        self.assertEqual(list(allowed), [9])
+        allowed[9].callback(Answers(()))
         self.successResultOf(first)
-        self.assertIn("being replaced already", self.failureResultOf(second).value.description)
+        self.assertEqual(self.workers.calls, ["replace"])
+
+    def test_drain_workers_again(self):
+        """The workers can be replaced after an attempt that has failed."""
+        self.workers = FakeWorkers()
+        allowed = [fail(ValueError()), succeed(Answers(()))]
+        subject = self.responder(allow_drain=lambda seconds: allowed.pop(0))
+        self.failureResultOf(self.outcome(commands.Drain, subject, workers=True))
+        self.flushLoggedErrors(ValueError)
+        self.call(commands.Drain, subject, workers=True)
         self.assertEqual(self.workers.calls, ["replace"])
 
     def test_drain_missing(self):
