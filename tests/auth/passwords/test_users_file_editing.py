@@ -261,6 +261,24 @@ class EditingTests(UsersFileCase):
         self.assertIn(f"{link} is a symbolic link of the user ", error)
         self.assertEqual(os.listdir(os.path.join(self.directory, "etc")), [])
 
+    def test_link_of_root(self):
+        """A link of root is followed by every user."""
+        os.mkdir(os.path.join(self.directory, "etc"))
+        link = os.path.join(self.directory, "conf")
+        os.symlink("etc", link)
+        lstat = os.lstat
+
+        def as_of_root(path, **options):
+            status = lstat(path, **options)
+            return os.stat_result((*status[:4], 0, *status[5:10]))
+
+        with (
+            mock.patch.object(users_file_editing, "this_uid", lambda: 12345),
+            mock.patch.object(users_file_editing.os, "lstat", as_of_root),
+        ):
+            set_secret(os.path.join(link, "users"), b"ann", b"{PLAIN}a", new=True)
+        self.assertEqual(os.listdir(os.path.join(self.directory, "etc")), ["users"])
+
     def test_relative_path(self):
         """A relative path begins at the current directory."""
         before = os.getcwd()

@@ -320,9 +320,8 @@ class StructureTests(StructureTestCase):
             changed = message.replace(text, UMLAUT)
             for at in range(len(changed) + 1):
                 subject = Downgrader()
-                for chunk in (changed[:at], changed[at:]):
-                    subject.feed(chunk)
-                subject.finish()
+                output = subject.feed(changed[:at]) + subject.feed(changed[at:])
+                self.assertEqual(output + subject.finish(), changed)
                 self.assertEqual(subject.needs_utf8, needs_utf8, (text, at))
 
     def test_memory(self):
