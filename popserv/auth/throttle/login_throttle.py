@@ -74,7 +74,8 @@ class ClientThrottle:
         self._throttle = throttle
         self._client = client
         self._attempt: LoginAttempt | None = None
-        # When the check of the credentials has begun, or has gone on after a challenge.
+        # When the check of the credentials has begun, or has gone on after a challenge; None while
+        # the client answers one, because its time is none of the check.
         self._begun: float | None = None
         # When the reply is due to a failed login that has been recorded already.
         self._reply_due: float | None = None
@@ -154,6 +155,7 @@ class ClientThrottle:
             seconds = self.record_failure(attempt.name, delay)
             self._reply_due = self._client.seconds() + seconds
         elif attempt is not None:
+            self._begun = None
             self._throttle.slots.release(attempt)
             response.addCallback(self._reacquire, attempt)
         response.addCallback(self._resume)

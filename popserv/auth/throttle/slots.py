@@ -7,7 +7,9 @@ If its client disconnects meanwhile, the login leaves the queue and is not check
 A failed login keeps its slot until its delayed reply is due, even if the client disconnects, so
 that a client cannot guess passwords faster by reconnecting instead of waiting for the reply.  A
 login that has no slot when it fails, because its client has disconnected instead of answering a
-challenge, gets a shared slot, even above the maximum: new logins wait for it.
+challenge, gets an extra slot.  There may be any number of these.  New logins wait while shared and
+extra slots together are as many as the maximum.  A login that waits already does not: it gets a
+shared slot when a slot of either kind is released, unless all shared ones are in use.
 
 A user name that has logged in from the network within a day has a reserved slot, and so has each
 name with the secret by which it has logged in.  They are used when no shared slot is free.  Such a
@@ -51,9 +53,10 @@ class LoginSlots:
         self._known_secret_hash = known_secret_hash
         self._max_concurrent = max_concurrent
         self._shared_in_use: dict[str, int] = {}
-        self._reserved_in_use: set[tuple[str, bytes | int]] = set()
+        self._extra_in_use: dict[str, int] = {}
+        self._reserved_in_use: set[tuple[str, bytes | int | None]] = set()
         self._queues: dict[str, dict[LoginAttempt, Deferred[None]]] = {}
-        self._released: deque[str] = deque()
+        self._released: deque[tuple[dict[str, int], str]] = deque()
         self._is_dequeuing = False
 
     @property
@@ -90,15 +93,18 @@ class LoginSlots:
 
     def _try_acquire(self, attempt: LoginAttempt) -> bool:
         network = attempt.network
-        in_use = self._shared_in_use.get(network, 0)
+        in_use = self._shared_in_use.get(network, 0) + self._extra_in_use.get(network, 0)
         if in_use < self._max_concurrent:
-            self._shared_in_use[network] = in_use + 1
-            attempt.slot = network
+            self._take_shared(attempt)
             return True
         secret = self._known_secret_hash(network, attempt.name, attempt.credentials)
         return (secret is not None and self._try_reserved(attempt, secret)) or (
             self._is_known_name(network, attempt.name) and self._try_reserved(attempt, attempt.name)
         )
+
+    def _take_shared(self, attempt: LoginAttempt) -> None:
+        network = attempt.slot = attempt.network
+        self._shared_in_use[network] = self._shared_in_use.get(network, 0) + 1
 
     def _try_reserved(self, attempt: LoginAttempt, key: bytes | int) -> bool:
         reserved = (attempt.network, key)
@@ -109,9 +115,10 @@ class LoginSlots:
         return True
 
     def take_extra(self, attempt: LoginAttempt) -> None:
-        """Assign a shared slot to a login that has none, even above the maximum."""
-        network = attempt.slot = attempt.network
-        self._shared_in_use[network] = self._shared_in_use.get(network, 0) + 1
+        """Assign an extra slot to a login that has none."""
+        network = attempt.network
+        attempt.slot = network, None
+        self._extra_in_use[network] = self._extra_in_use.get(network, 0) + 1
 
     def give_up_secret(self, attempt: LoginAttempt) -> Deferred[None] | None:
         """Release the slot of a secret that is not known any more, and wait for another slot.
@@ -128,10 +135,12 @@ class LoginSlots:
         return None
 
     def release(self, attempt: LoginAttempt) -> None:
-        """Release a login's slot, if it has one; the next login in the queue gets it."""
+        """Release a login's slot, if it has one; the next login in the queue gets a shared one."""
         slot, attempt.slot = attempt.slot, None
         if isinstance(slot, str):
-            self._release_shared(slot)
+            self._end_use(self._shared_in_use, slot)
+        elif slot == (attempt.network, None):
+            self._end_use(self._extra_in_use, attempt.network)
         elif slot is not None:
             self._reserved_in_use.remove(slot)
 
@@ -140,32 +149,36 @@ class LoginSlots:
         if attempt in self._queues.get(attempt.network, {}):
             self._remove_from_queue(attempt).errback(POPError("client disconnected"))
 
-    def _release_shared(self, network: str) -> None:
-        # The login that gets the slot may release it before callback() returns.  A loop instead of
+    def _end_use(self, in_use: dict[str, int], network: str) -> None:
+        # The login that gets a slot may release it before callback() returns.  A loop instead of
         # recursion keeps the stack flat.
-        self._released.append(network)
+        self._released.append((in_use, network))
         if self._is_dequeuing:
             return
         self._is_dequeuing = True
         try:
             while self._released:
-                self._pass_on_slot(self._released.popleft())
+                self._pass_on_slot(*self._released.popleft())
         finally:
             self._is_dequeuing = False
 
-    def _pass_on_slot(self, network: str) -> None:
-        """Assign a released slot to the next login in the queue whose client is connected."""
-        is_above_maximum = self._shared_in_use[network] > self._max_concurrent
-        while network in self._queues and not is_above_maximum:
+    def _pass_on_slot(self, in_use: dict[str, int], network: str) -> None:
+        """Release a slot; the next login in the queue whose client is connected gets a shared one.
+
+        After an extra slot, all shared ones may still be in use.
+        """
+        in_use[network] -= 1
+        if not in_use[network]:
+            del in_use[network]
+        while (
+            network in self._queues and self._shared_in_use.get(network, 0) < self._max_concurrent
+        ):
             attempt = next(iter(self._queues[network]))
             if attempt.is_connected():
-                attempt.slot = network
+                self._take_shared(attempt)
                 self._remove_from_queue(attempt).callback(None)
                 return
             self.cancel(attempt)
-        self._shared_in_use[network] -= 1
-        if not self._shared_in_use[network]:
-            del self._shared_in_use[network]
 
     def _remove_from_queue(self, attempt: LoginAttempt) -> Deferred[None]:
         queue = self._queues[attempt.network]
@@ -179,8 +192,8 @@ class LoginAttempt:
     """A login with a user name and credentials, from a network.
 
     ``is_connected`` returns whether the client is still connected.  ``slot`` is the slot that the
-    login has: the network for a shared slot, for a reserved slot the network with the name or with
-    what stands for name and secret, or None.
+    login has: the network for a shared slot, the network with None for an extra slot, for a
+    reserved slot the network with the name or with what stands for name and secret, or None.
     """
 
     __slots__ = ("credentials", "is_connected", "name", "network", "slot")
@@ -196,4 +209,4 @@ class LoginAttempt:
         self.name = name
         self.credentials = credentials
         self.is_connected = is_connected
-        self.slot: str | tuple[str, bytes | int] | None = None
+        self.slot: str | tuple[str, bytes | int | None] | None = None

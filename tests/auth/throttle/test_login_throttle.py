@@ -552,7 +552,8 @@ class OldPasswordTests(ThrottleCase):
         self.clock.advance(15)
         slots = self.factory.throttle.slots
         self.assertEqual(
-            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+            (slots._shared_in_use, slots._extra_in_use, slots._reserved_in_use, slots._queues),
+            ({}, {}, set(), {}),
         )
 
     def test_disconnected_in_check(self):
@@ -566,7 +567,8 @@ class OldPasswordTests(ThrottleCase):
         self.assertTrue(client.server._has_ended)
         slots = self.factory.throttle.slots
         self.assertEqual(
-            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+            (slots._shared_in_use, slots._extra_in_use, slots._reserved_in_use, slots._queues),
+            ({}, {}, set(), {}),
         )
 
 
@@ -599,7 +601,8 @@ class ChallengeTests(ThrottleCase):
         """Check that no slot is in use, and that no login waits."""
         slots = self.factory.throttle.slots
         self.assertEqual(
-            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+            (slots._shared_in_use, slots._extra_in_use, slots._reserved_in_use, slots._queues),
+            ({}, {}, set(), {}),
         )
 
     def begin(self, password, **options):
@@ -670,10 +673,44 @@ class ChallengeTests(ThrottleCase):
         other = self.connect()
         line = b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x")
         self.assertEqual(other.send(line), b"")
-        self.clock.advance(14)
+        self.clock.advance(1)
         self.assertEqual(other.received(), b"")
         self.clock.advance(1)
         self.assertEqual(other.received()[:2], b"+ ")
+        self.clock.advance(13)
+        self.assert_no_slots()
+
+    def test_disconnected_in_turn(self):
+        """Those that disconnect again and again hold up a login for one delay at a challenge."""
+        clients = [self.begin(b"pw")[0] for _ in range(40)]
+
+        def lose_some():
+            for _ in range(MAX_CONCURRENT):
+                clients.pop().lose()
+            self.clock.advance(7.5)
+
+        lose_some()
+        lose_some()
+        scram = ScramClient("sha256", b"pw", name=b"ann")
+        other = self.connect(b"AUTH SCRAM-SHA-256 " + b64encode(scram(b"")))
+        lose_some()
+        lose_some()
+        challenge = other.received()
+        self.assertEqual(challenge[:2], b"+ ")
+        proof = scram(b64decode(challenge.removeprefix(b"+ ")))
+        self.assertEqual(other.send(response_line(proof)), b"")
+        lose_some()
+        lose_some()
+        self.assertEqual(other.received()[:2], b"+ ")
+
+    def test_disconnected_late(self):
+        """The time for which a client has not answered is no part of the delay."""
+        client, _ = self.begin(b"pw")
+        self.clock.advance(1.75)
+        client.lose()
+        self.clock.advance(1.75)
+        self.assertEqual(self.factory.throttle.slots._extra_in_use, {"192.0.2.1": 1})
+        self.clock.advance(0.25)
         self.assert_no_slots()
 
     def test_disconnected_in_queue(self):
@@ -684,7 +721,8 @@ class ChallengeTests(ThrottleCase):
         for client, _ in clients:
             client.lose()
         slots = self.factory.throttle.slots
-        self.assertEqual(slots._shared_in_use, {"192.0.2.1": MAX_CONCURRENT + 3})
+        self.assertEqual(slots._shared_in_use, {"192.0.2.1": MAX_CONCURRENT})
+        self.assertEqual(slots._extra_in_use, {"192.0.2.1": 3})
         self.clock.advance(15)
         self.assert_no_slots()
 
@@ -731,7 +769,8 @@ class TokenTests(ThrottleCase):
         """Check that no slot is in use."""
         slots = self.factory.throttle.slots
         self.assertEqual(
-            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+            (slots._shared_in_use, slots._extra_in_use, slots._reserved_in_use, slots._queues),
+            ({}, {}, set(), {}),
         )
 
     def assert_refused_after(self, client, seconds):

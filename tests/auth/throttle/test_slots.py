@@ -91,26 +91,51 @@ class SlotsTests(SlotsCase):
         self.slots.release(attempts[2])
         self.assertIsNone(self.acquire("a", b"bob", 7)[1])
 
-    def test_charge(self):
-        """A login can be given a shared slot above the maximum, which nobody gets after it."""
+    def extra(self, network="a"):
+        """Return a login with an extra slot."""
+        attempt = LoginAttempt(network, b"x", None, lambda: True)
+        self.slots.take_extra(attempt)
+        return attempt
+
+    def test_extra(self):
+        """A login can be given a slot above the maximum; the logins in the queue do not wait."""
         first, second, third, fourth, fifth = [self.acquire() for _ in range(5)]
-        charged = [LoginAttempt("a", b"x", None, lambda: True) for _ in range(2)]
-        for attempt in charged:
-            self.slots.take_extra(attempt)
-        self.slots.release(charged[0])
-        self.slots.release(first[0])
+        extra = [self.extra() for _ in range(2)]
+        self.slots.release(extra[0])
         self.assertNoResult(third[1])
-        self.slots.release(second[0])
+        self.slots.release(first[0])
         self.assertIsNone(self.successResultOf(third[1]))
-        self.assertNoResult(fourth[1])
-        for attempt in (charged[1], third[0]):
-            self.slots.release(attempt)
+        self.slots.release(second[0])
         self.assertIsNone(self.successResultOf(fourth[1]))
+        self.slots.release(extra[1])
+        self.assertNoResult(fifth[1])
+        self.slots.release(fourth[0])
         self.assertIsNone(self.successResultOf(fifth[1]))
-        self.assertEqual(self.slots._shared_in_use, {"a": 2})
-        other = LoginAttempt("b", b"x", None, lambda: True)
-        self.slots.take_extra(other)
-        self.assertEqual(self.slots._shared_in_use, {"a": 2, "b": 1})
+        self.assertEqual((self.slots._shared_in_use, self.slots._extra_in_use), ({"a": 2}, {}))
+
+    def test_extra_only(self):
+        """Extra slots hold up new logins; each that is released lets one in, up to the maximum."""
+        extra = [self.extra() for _ in range(5)]
+        queue = [self.acquire() for _ in range(3)]
+        self.assertIsNone(self.acquire("b")[1])
+        for n, (_, waiting) in enumerate(queue[:2]):
+            self.assertNoResult(waiting)
+            self.extra()
+            self.slots.release(extra[n])
+            self.assertIsNone(self.successResultOf(waiting))
+        for attempt in extra[2:]:
+            self.slots.release(attempt)
+        self.assertNoResult(queue[2][1])
+        self.assertEqual(
+            (self.slots._shared_in_use, self.slots._extra_in_use), ({"a": 2, "b": 1}, {"a": 2})
+        )
+
+    def test_extra_and_shared(self):
+        """Both kinds count for new logins."""
+        self.extra()
+        self.assertIsNone(self.acquire()[1])
+        self.assertIsNone(self.acquire("a", b"ann")[1])
+        self.assertIsNotNone(self.acquire()[1])
 
     def test_exchange(self):
         """A login with a secret that is not known any more waits as if it never was."""
@@ -225,15 +250,15 @@ class SlotsTests(SlotsCase):
     def test_model(self, steps):
         """No more logins run than there are slots, and none waits while a slot is free.
 
-        Logins that are charged are shared ones, and may be more than the maximum.
+        With extra slots, which may be more, a login may wait while a shared one is free.
         """
         slots = LoginSlots(
             lambda network, name: name < b"2",
             lambda network, name, secret: secret if secret < 3 else None,
             max_concurrent=2,
         )
-        logins, charged = {}, set()
-        for n, network, is_charged in steps:
+        logins = {}
+        for n, network, is_extra in steps:
             if n in logins:
                 attempt, waiting = logins.pop(n)
                 if attempt.slot is None:
@@ -241,12 +266,10 @@ class SlotsTests(SlotsCase):
                     self.failureResultOf(waiting, POPError)
                 else:
                     slots.release(attempt)
-                charged.discard(n)
-            elif is_charged:
+            elif is_extra:
                 attempt = LoginAttempt(network, b"9", 9, lambda: True)
                 slots.take_extra(attempt)
                 logins[n] = attempt, None
-                charged.add(n)
             else:
                 attempt = LoginAttempt(network, b"%d" % (n % 5), n % 7, lambda: True)
                 logins[n] = attempt, slots.reacquire(attempt)
@@ -259,17 +282,20 @@ class SlotsTests(SlotsCase):
                 ]
                 names = [key for key in reserved if isinstance(key, bytes)]
                 secrets = [key for key in reserved if isinstance(key, int)]
+                extra = sum(attempt.slot == (each, None) for attempt in attempts)
                 self.assertEqual(slots._shared_in_use.get(each, 0), shared)
-                self.assertLessEqual(shared, 2 + sum(logins[n][0].network == each for n in charged))
+                self.assertEqual(slots._extra_in_use.get(each, 0), extra)
+                self.assertLessEqual(shared, 2)
                 for keys, limit in ((names, b"2"), (secrets, 3)):
                     self.assertEqual(len(keys), len(set(keys)))
                     self.assertTrue(all(key < limit for key in keys))
-                self.assertTrue(not waiting or shared >= 2)
+                self.assertTrue(not waiting or shared + extra >= 2)
         for attempt, waiting in logins.values():
             slots.cancel(attempt)
             slots.release(attempt)
             if waiting is not None:
                 waiting.addErrback(lambda failure: None)
         self.assertEqual(
-            (slots._shared_in_use, slots._reserved_in_use, slots._queues), ({}, set(), {})
+            (slots._shared_in_use, slots._extra_in_use, slots._reserved_in_use, slots._queues),
+            ({}, {}, set(), {}),
         )
