@@ -9,7 +9,8 @@ INBOX = b"INBOX"
 class UserFolder(bytes):
     """The avatar ID of a client that asks for a folder of its user: ``--folder-delimiter``.
 
-    ``user`` is the user's name, and ``folder`` the name of the folder as the client has sent it.
+    ``user`` is the user's name, and ``folder`` the name of the folder, of which ``INBOX`` has one
+    spelling only.
     As octets it differs from the avatar IDs of all users and other folders, so that whatever is
     kept for a maildrop, such as the time of the last login, is kept for each folder.
     """
@@ -30,6 +31,9 @@ def avatar_id_of(user: bytes, folder: bytes, default_folder: bytes = INBOX) -> b
 
     For ``default_folder`` it is the user's name alone.
     """
-    if folder.upper() == INBOX:
-        folder = INBOX
-    return user if folder == default_folder else UserFolder(user, folder)
+    folder = _canonical(folder)
+    return user if folder == _canonical(default_folder) else UserFolder(user, folder)
+
+
+def _canonical(folder: bytes) -> bytes:
+    return INBOX if folder.upper() == INBOX else folder

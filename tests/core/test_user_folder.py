@@ -27,6 +27,9 @@ class UserFolderTests(SynchronousTestCase):
             (b"sent", b"Sent", UserFolder(b"ann", b"sent")),
             (b"inbox", b"Sent", inbox),
             (b"INBOX", b"Sent", inbox),
+            (b"INBOX", b"inbox", b"ann"),
+            (b"Inbox", b"inBOX", b"ann"),
+            (b"Sent", b"inbox", UserFolder(b"ann", b"Sent")),
         ):
             found = avatar_id_of(b"ann", folder, usual)
             self.assertEqual((found, type(found)), (expected, type(expected)))

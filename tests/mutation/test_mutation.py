@@ -41,15 +41,15 @@ class CommandTests(SynchronousTestCase):
         for is_run in (True, False):
             code, output = self.run_command("--tests", ALL_TESTS)
             self.assertEqual(code, 0, output)
-            self.assertRegex(output, r"\n8 of 8 are found: 100.0 %\n\Z")
+            self.assertRegex(output, r"\n9 of 9 are found: 100.0 %\n\Z")
             self.assertEqual("without a mutant" in output, is_run)
 
     def test_survivors(self):
         """With tests of something else each mutant survives, and is printed with its line."""
         code, output = self.run_command("--tests", OTHER_TESTS)
         self.assertEqual(code, 1, output)
-        self.assertIn(f"{MODULE}:25 UserFolder.__new__\n  - return self\n  + return None\n", output)
-        self.assertRegex(output, r"\n0 of 8 are found: 0.0 %\n\Z")
+        self.assertIn(f"{MODULE}:26 UserFolder.__new__\n  - return self\n  + return None\n", output)
+        self.assertRegex(output, r"\n0 of 9 are found: 0.0 %\n\Z")
         code, output = self.run_command("--tests", ALL_TESTS, "--survivors")
         self.assertEqual(code, 0, output)
 
