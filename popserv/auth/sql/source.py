@@ -30,8 +30,12 @@ from popserv.core.printable import one_line, printable
 _ENCODING_ERRORS = ((1267,), (1366,), (3988,))
 """The errors of MariaDB and MySQL for a text that the encoding of a column does not have."""
 
-_VALUE_ERRORS = frozenset({"22021", "22P02", "22P05"})
-"""The SQLSTATEs of PostgreSQL for a text that an encoding or the type of a column does not have."""
+_VALUE_ERRORS = frozenset({"22003", "22007", "22008", "22021", "22P02", "22P05"})
+"""The SQLSTATEs of PostgreSQL for a value that an encoding or the type of a column does not have.
+
+Those of numbers that are too large, and of dates, are among them: a name may be compared with such
+a column.
+"""
 
 _SHA1_ITERATIONS = 4096
 """The iteration count of ``doveadm pw -s SCRAM-SHA-1``."""

@@ -21,8 +21,8 @@ from tests.auth.sql.harness import QUERY, DatabaseCase
 SEVERAL = "SELECT * FROM (SELECT :user AS name, NULL AS password UNION SELECT 'b', '')"
 
 
-IMPOSSIBLE = ("22021", "22P02", "22P05")
-"""The SQLSTATEs for a text that a column cannot have."""
+IMPOSSIBLE = ("22003", "22007", "22008", "22021", "22P02", "22P05")
+"""The SQLSTATEs for a value that a column cannot have."""
 
 
 class DriverError(Exception):
@@ -225,7 +225,7 @@ class FailureTests(UsersCase):
         users = self.users()
         for original in (
             DriverError("division by zero", sqlstate="22012"),
-            DriverError("integer out of range", pgcode="22003"),
+            DriverError("invalid regular expression", pgcode="2201B"),
             DriverError("Data truncated"),
         ):
             with mock.patch.object(users._config, "engine") as engine:
