@@ -267,7 +267,7 @@ class POP3Server(Connection):
         else:
             self._lines_left -= 9
             try:
-                self.output.send_body(
+                self.output.prepare_body(
                     status,
                     reply.body,
                     reply.framer or MessageFramer(),
@@ -277,6 +277,8 @@ class POP3Server(Connection):
             except Exception:
                 # It is no body; nothing is written.
                 self._command_failed(Failure())
+            else:
+                self.output.start_body()
 
     def _body_sent(self, reply: Reply, failure: Failure | None, has_written: bool) -> None:
         if failure is None and reply.sent is not None:

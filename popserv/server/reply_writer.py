@@ -65,7 +65,7 @@ class ReplyWriter:
         self._batch = None
         self._batched = 0
 
-    def send_body(
+    def prepare_body(
         self,
         head: bytes,
         body: Iterable[Chunk],
@@ -73,7 +73,7 @@ class ReplyWriter:
         call_later: Callable[[float, Callable[[], None]], object],
         finished: Finished,
     ) -> None:
-        """Write a status line and the body after it.
+        """Prepare to write a status line and the body after it, with :meth:`start_body`.
 
         ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
         does.  ``finished`` is not called after :meth:`stop_body`.
@@ -83,10 +83,12 @@ class ReplyWriter:
             self._body = None
             finished(failure, has_written)
 
-        sender = BodySender(head, body, framer, self.write, call_later, done)
-        self._body = sender
+        self._body = BodySender(head, body, framer, self.write, call_later, done)
+
+    def start_body(self) -> None:
+        """Start to write the body that is prepared, unless paused."""
         if not self.is_paused:
-            sender.resume()
+            self.resume()
 
     @property
     def body_octets(self) -> int:

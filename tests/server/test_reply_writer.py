@@ -69,9 +69,10 @@ class WriterTests(SynchronousTestCase):
     def send_body(self, chunks):
         """Send a body; return a list of its end, and the body."""
         ended, body = [], Body(*chunks)
-        self.writer.send_body(
+        self.writer.prepare_body(
             b"+OK\r\n", body, MessageFramer(), Clock().callLater, lambda *end: ended.append(end)
         )
+        self.writer.start_body()
         return ended, body
 
     def test_body(self):
@@ -238,6 +239,15 @@ class FaultyStoreTests(ServerTestCase):
             self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
             ann.lose()
             self.assertEqual(self.store.locked, set())
+
+    def test_end_fails(self):
+        """What fails after a whole body is not answered with an error behind it."""
+        ann = self.opening([b"one\n"])
+        ann.server.resume_input = lambda: 1 // 0
+        self.assertRaises(ZeroDivisionError, ann.send, b"RETR 1\r\n")
+        self.assertEqual(ann.received() + b"+OK nothing done\r\n", ONE_AND_NOOP)
+        ann.lose()
+        self.assert_released()
 
     def test_close_fails(self):
         """If a body cannot be closed, the response is complete, and the session continues."""
