@@ -133,7 +133,6 @@ class ValueTests(SynchronousTestCase):
             return Deferred.fromCoroutine(users.find(name))
 
         self.assertEqual(self.successResultOf(find(b"7")).name, b"7")
-        for name in (b"9", b"ann", b"7 or 1"):
+        for name in (b"9", b"ann", b"7 or 1", b"99999999999"):
             self.assertIsNone(self.successResultOf(find(name)))
-        for name in (b"8", b"99999999999"):
-            self.failureResultOf(find(name), TryLater)
+        self.failureResultOf(find(b"8"), TryLater)

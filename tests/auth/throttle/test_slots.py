@@ -137,6 +137,14 @@ class SlotsTests(SlotsCase):
         self.assertIsNone(self.acquire("a", b"ann")[1])
         self.assertIsNotNone(self.acquire()[1])
 
+    def test_extra_before_single(self):
+        """A login that waits for an extra slot gets the only shared one when that is released."""
+        self.slots = LoginSlots(lambda *name: False, lambda *secret: None, max_concurrent=1)
+        extra = self.extra()
+        _, waiting = self.acquire()
+        self.slots.release(extra)
+        self.assertIsNone(self.successResultOf(waiting))
+
     def test_exchange(self):
         """A login with a secret that is not known any more waits as if it never was."""
         (first, _), (second, _) = self.acquire(), self.acquire()
