@@ -170,9 +170,7 @@ class LoginSlots:
         in_use[network] -= 1
         if not in_use[network]:
             del in_use[network]
-        while (
-            network in self._queues and self._shared_in_use.get(network, 0) < self._max_concurrent
-        ):
+        while network in self._queues and self._shared_in_use.get(network) != self._max_concurrent:
             attempt = next(iter(self._queues[network]))
             if attempt.is_connected():
                 self._take_shared(attempt)
