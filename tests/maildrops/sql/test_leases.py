@@ -14,6 +14,7 @@ from popserv.maildrops.sql.leases import (
     RELEASE_PAUSE,
     RENEWAL_PAUSE,
     STOP_PAUSES,
+    UNANSWERED_PAUSE,
 )
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
@@ -212,6 +213,44 @@ class LeaseTests(SQLCase):
         self.assertEqual(self.store._leases._ended, {})
         await (await self.other.open_maildrop(b"ann")).release()
         self.assertEqual(self.warnings(), [])
+
+    async def test_many_unanswered(self):
+        """While the database does not answer, all that was not released is tried again together."""
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        for mailbox in ended:
+            self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+            await self.end(mailbox)
+        self.assertEqual(len(self.warnings()), 3)
+        self.database.executed.clear()
+        self.database.faults[statements.RELEASE_LEASES] = raising(OutcomeUnknown())
+        await self.renew(UNANSWERED_PAUSE - 3 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [])
+        await self.renew(2 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        self.assertEqual(len(self.warnings()), 4)
+        self.assertEqual(len(self.store._leases._waiting), 1)
+        await self.renew(UNANSWERED_PAUSE)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES] * 2)
+        self.assertEqual(self.store._leases._ended, {})
+        self.assertEqual(self.sql("SELECT count(*) FROM maildrop WHERE holder IS NULL"), [(3,)])
+
+    async def test_too_many_unanswered(self):
+        """No statement has more than so many of them, and none comes earlier for it."""
+        self.patch(leases, "MAX_TOGETHER", 2)
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        for mailbox in ended:
+            self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+            await self.end(mailbox)
+        self.database.executed.clear()
+        await self.renew(UNANSWERED_PAUSE - 3 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [])
+        # The last one need not wait for those before it.
+        mailbox = await self.store.open_maildrop(b"cyd")
+        self.assertEqual(self.database.executed.count(statements.RELEASE_LEASES), 1)
+        await self.renew(4 * GATHERING_TIME)
+        self.assertEqual(self.database.executed.count(statements.RELEASE_LEASES), 2)
+        self.assertEqual(self.store._leases._ended, {})
+        await self.end(mailbox)
 
     async def test_locked_row_again(self):
         """A user whose row was locked need not wait for the next attempt to release it."""
