@@ -324,8 +324,8 @@ class Database:
 
     def _end_overdue(self, result: Any, ending: Deferred[None]) -> Any:
         del self._overdue[ending]
-        if not self._durable_places.places:
-            self._log.info("a commit has ended: deliveries and removals are accepted again")
+        if not (self._durable_places.places or self._closed):
+            self._log.info("deliveries and removals are accepted again")
         self._places.open_place()
         self._durable_places.open_place()
         return result

@@ -290,7 +290,7 @@ class FaultTests(TestCase):
         database = self.serve(succeed, hang, connections=2, patience=0.3)
         await self.fails(OutcomeUnknown, database, durable=True)
         await database.close()
-        self.assertEqual(database._overdue, {})
+        self.assertEqual((database._overdue, self.logged), ({}, [LogLevel.warn]))
 
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
