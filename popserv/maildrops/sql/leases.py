@@ -90,10 +90,10 @@ class Found(NamedTuple):
 class _Ended:
     """Leases of sessions that have ended, to be released together.
 
-    ``timer`` is until when they are gathered, for ``pause`` seconds.
+    ``timer`` is until when they are gathered, for ``pause`` seconds; None: until ``stop`` goes on.
     """
 
-    timer: IDelayedCall
+    timer: IDelayedCall | None = None
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
@@ -212,7 +212,8 @@ class Leases:
         ended = self._gathered.get(pause)
         if ended is None or len(ended.leases) == MAX_TOGETHER:
             ended = self._gathered[pause] = _Ended(pause)
-            ended.timer = self._reactor.callLater(pause, self._start, ended)
+            if not self._is_stopped:
+                ended.timer = self._reactor.callLater(pause, self._start, ended)
             self._waiting.add(ended)
         ended.leases.append(lease)
         self._ended[lease.name] = ended
@@ -234,7 +235,7 @@ class Leases:
             self._waiting.remove(ended)
             if self._gathered.get(ended.pause) is ended:
                 del self._gathered[ended.pause]
-            if ended.timer.active():
+            if ended.timer is not None and ended.timer.active():
                 ended.timer.cancel()
             self._in_background(self._release(ended))
 
@@ -281,14 +282,13 @@ class Leases:
             await self._release_now()
         if self._waiting:
             self._log_locked()
-            for ended in self._waiting:
-                ended.timer.cancel()
 
     async def _release_now(self) -> None:
         """Release what is gathered, and wait until nothing more is done in the background."""
         for ended in list(self._waiting):
             self._start(ended)
-        await gatherResults(list(self._pending))
+        while self._pending:
+            await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
         self._timer = None

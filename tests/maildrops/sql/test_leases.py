@@ -673,6 +673,52 @@ class LeaseTests(SQLCase):
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
 
+    async def stop_slowly(self):
+        """Stop with a lock that stays locked, while another is released.
+
+        Return the end, and what lets the other release, and the next, be executed.
+        """
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
+        self.sql("BEGIN; SELECT FROM maildrop WHERE name = 'ann' FOR UPDATE")
+        await self.end(ended[0])
+        answered = [Deferred(), Deferred()]
+        self.database.faults[statements.RELEASE_LEASES] = waiting_for(answered[0])
+        await ended[1].release()
+        self.clock.advance(GATHERING_TIME)
+        stopped = Deferred.fromCoroutine(self.store.stop())
+        await wait_for(lambda: self.store._leases._waiting, "an attempt to release")
+        self.sql("COMMIT")
+        self.database.faults[statements.RELEASE_LEASES] = waiting_for(answered[1])
+        return stopped, *answered
+
+    async def is_stopping(self, stopped):
+        """Check that the end of the process goes on when only one lock is left."""
+        await wait_for(lambda: [*self.store._leases._ended] == [b"ann"], "the other release")
+        self.assertNoResult(stopped)
+
+    async def test_stop_pauses(self):
+        """The end of the process has its own pauses: nothing is tried again beside them."""
+        stopped, bobs, anns = await self.stop_slowly()
+        self.clock.advance(RELEASE_PAUSE)
+        bobs.callback(None)
+        await self.is_stopping(stopped)
+        await self.pause(STOP_PAUSES[0])
+        anns.callback(None)
+        await stopped
+        self.assertEqual((self.warnings(), self.clock.getDelayedCalls()), ([], []))
+        await (await self.other.open_maildrop(b"ann")).release()
+
+    async def test_stop_after_login(self):
+        """It waits for the release that a login has begun meanwhile."""
+        stopped, bobs, anns = await self.stop_slowly()
+        login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
+        bobs.callback(None)
+        await self.is_stopping(stopped)
+        anns.callback(None)
+        await stopped
+        await self.assertFailure(login, TryLater)
+        await (await self.other.open_maildrop(b"ann")).release()
+
     async def test_stop_during_login(self):
         """A login that is under way at the end of the process leaves no lock."""
         answered, taken = Deferred(), Deferred()
@@ -696,6 +742,16 @@ class LeaseTests(SQLCase):
             await self.store.open_maildrop(b"ann")
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
+
+
+def waiting_for(answered):
+    """Return a fault: the statement is executed after a Deferred has fired."""
+
+    async def fault(execute):
+        await answered
+        return await execute()
+
+    return fault
 
 
 async def empty(execute):
