@@ -39,9 +39,9 @@ WITH old AS (
         FOR UPDATE SKIP LOCKED
     )
 )
-INSERT INTO fact (id, facts) VALUES ($1::uuid, $2::text)
+INSERT INTO fact (id, facts)
+SELECT $1::uuid, $2::text FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (id) DO NOTHING
-RETURNING set_config('synchronous_commit', 'off', true)
 """
 """Parameters: id, facts, the seconds for which facts are kept."""
 

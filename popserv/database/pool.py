@@ -40,6 +40,12 @@ PAUSE = 0.05
 
 MAX_PAUSE = 0.5
 
+MIN_LEFT = 0.6
+"""A commit is not begun with fewer seconds left: a locked row ends it in time, after 0.5 seconds.
+
+Ended by its deadline, it would keep its connection as if it waited for a standby.
+"""
+
 NOT_DONE = (DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, SerializationFailure)
 """Errors of a statement that may succeed when it is tried again."""
 
@@ -76,6 +82,8 @@ class Database:
         self._durable_places = PlaceQueue(max(1, config.connections // 2), reactor)
         # The statements that were given up and are still executed, with the address of the server.
         self._overdue: dict[Deferred[None], Address] = {}
+        # The server of the newest connection.
+        self._address: Address | None = None
         self._regular: list[RegularWork] = []
         self._closed = False
         self._finished: Deferred[None] | None = None
@@ -101,9 +109,9 @@ class Database:
         have the same effect twice as once.
 
         ``durable`` is for each statement whose commit waits for the disk, and for a standby: such
-        statements take at most half of the connections.  The server goes on with one that is given
-        up, which keeps its connection; if all of these connections are kept so, others are refused
-        at once.
+        statements take at most half of the connections, and are not begun in the last MIN_LEFT
+        seconds.  The server goes on with one that is given up, which keeps its connection; if all
+        of these connections are kept so, others are refused at once.
 
         :raises DatabaseUnavailable: nothing was done: the database cannot be reached or is too
             busy, within those seconds, more than MAX_IN_LINE statements wait, or commits do.
@@ -184,12 +192,13 @@ class Database:
     async def _try(self, statement: _Statement) -> list[Row]:
         """Execute a statement until it succeeds, fails for good, or patience is over."""
         pause = PAUSE
+        min_left = MIN_LEFT if statement.durable else 0.0
         while True:
             try:
                 return await self._try_once(statement)
             except _TryAgain as problem:
                 left = self._left(statement.deadline)
-                if left <= pause or (statement.begun and not statement.repeat):
+                if left <= pause + min_left or (statement.begun and not statement.repeat):
                     raise statement.failure() from problem.__cause__
             await deferLater(self._reactor, pause)
             pause = min(2 * pause, MAX_PAUSE)
@@ -204,6 +213,9 @@ class Database:
             try:
                 connection = self._take_idle() or await self._connect(statement.deadline)
                 try:
+                    if durable and self._left(statement.deadline) < MIN_LEFT:
+                        problem = "too little time was left for a commit"
+                        raise _TryAgain from OperationalError(problem)
                     return await self._run(connection, statement)
                 finally:
                     if not (connection.closed or connection.is_still_executing):
@@ -228,7 +240,11 @@ class Database:
             )
         except DeferredTimeout:
             if connection.is_still_executing:
-                self._let_go_on(connection)
+                if connection.address == self._address:
+                    self._let_go_on(connection)
+                else:
+                    # A host that was the primary one may never answer.
+                    connection.shut()
             problem = f"no answer within {self.config.patience:g} seconds"
             raise OutcomeUnknown from OperationalError(problem)
         except QueryCanceled as error:
@@ -271,9 +287,10 @@ class Database:
             self._lost(error)
             raise _TryAgain from error
         connection.prepares = self.config.prepare
+        self._address = connection.address
         for ending, address in list(self._overdue.items()):
             if address != connection.address:
-                # A host that was the primary one may never answer.
+                # It may never answer, as above.
                 ending.cancel()
         if self._away:
             self._away = False
@@ -307,8 +324,8 @@ class Database:
 
     def _end_overdue(self, result: Any, ending: Deferred[None]) -> Any:
         del self._overdue[ending]
-        if not self._durable_places.places:
-            self._log.info("a commit has ended: deliveries and removals are accepted again")
+        if not (self._durable_places.places or self._closed):
+            self._log.info("deliveries and removals are accepted again")
         self._places.open_place()
         self._durable_places.open_place()
         return result

@@ -9,6 +9,7 @@ from psycopg.errors import (
     ConnectionException,
     FeatureNotSupported,
     InternalError_,
+    LockNotAvailable,
     SerializationFailure,
 )
 from twisted.internet import reactor
@@ -48,6 +49,8 @@ class FaultTests(TestCase):
     def setUp(self):
         """Record what is logged."""
         self.logged = []
+        # The patience of these tests is shorter.
+        self.patch(pool, "MIN_LEFT", 0)
 
         def observe(event):
             if isinstance(event.get("log_source"), Database):
@@ -271,12 +274,23 @@ class FaultTests(TestCase):
         self.assertEqual(database._overdue, {})
         await self.succeeds(database, durable=True)
 
+    async def test_durable_left(self):
+        """One that is given up after another host was connected to ends with its connection."""
+        database = self.serve(succeed, hang, connections=4, patience=0.3)
+        given_up = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        await self.executed()
+        database._address = b"127.0.0.2", b"127.0.0.2", b"5432"
+        await self.assertFailure(given_up, OutcomeUnknown)
+        self.assertEqual((database._overdue, database._durable_places.places), ({}, 2))
+        await self.succeeds(database, durable=True)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE] * 2)
+
     async def test_durable_closed(self):
         """When the database is closed, nobody waits for it any more."""
         database = self.serve(succeed, hang, connections=2, patience=0.3)
         await self.fails(OutcomeUnknown, database, durable=True)
         await database.close()
-        self.assertEqual(database._overdue, {})
+        self.assertEqual((database._overdue, self.logged), ({}, [LogLevel.warn]))
 
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
@@ -306,6 +320,53 @@ class FaultTests(TestCase):
         clock.advance(pool.PAUSE)
         error = self.failureResultOf(begun, OutcomeUnknown).value
         self.assertEqual(str(error.__cause__), "commits wait for a standby")
+
+    def test_durable_late(self):
+        """A commit is not begun so late that its deadline would end it before a limit does."""
+        self.patch(pool, "PAUSE", 0.25)
+        self.patch(pool, "MIN_LEFT", 0.5)
+        answers = [Deferred(), Deferred()]
+        connection = mock.Mock(
+            closed=False, is_still_executing=False, warning=None, run=mock.Mock(side_effect=answers)
+        )
+        connection.ended.return_value = False
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        for times in ((1.3125,), (1.125, 0.125), (0.5, 0.5)):
+            clock = Clock()
+            config = DatabaseConfig(path="", parameters={}, connections=2, patience=2)
+            database = Database(config, clock)
+            answers[:] = [Deferred() for _ in times]
+            connection.run.side_effect = answers
+            tried = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+            for answer, seconds in zip(answers, times, strict=True):
+                self.assertNoResult(tried)
+                clock.advance(seconds)
+                answer.errback(LockNotAvailable())
+                clock.advance(0.25)
+            error = self.failureResultOf(tried, DatabaseUnavailable).value
+            self.assertIsInstance(error.__cause__, LockNotAvailable)
+
+    def test_durable_connects_late(self):
+        """Nor if its connection is made too late; another statement has it."""
+        for durable, seconds, runs in ((True, 1.5, 0), (True, 1.25, 1), (False, 1.5, 1)):
+            self.patch(pool, "MIN_LEFT", 0.75)
+            connected = Deferred()
+            self.patch(pool, "connect", lambda *arguments, connected=connected: connected)
+            connection = mock.Mock(closed=False, is_still_executing=False, warning=None)
+            connection.run.return_value = succeed_with([(7,)])
+            clock = Clock()
+            config = DatabaseConfig(path="", parameters={}, connections=2, patience=2)
+            database = Database(config, clock)
+            under_way = ensureDeferred(database.execute(STATEMENT, [7], durable=durable))
+            clock.advance(seconds)
+            connected.callback(connection)
+            if runs:
+                self.assertEqual(self.successResultOf(under_way), [(7,)])
+            else:
+                error = self.failureResultOf(under_way, DatabaseUnavailable).value
+                self.assertEqual(str(error.__cause__), "too little time was left for a commit")
+            self.assertEqual(connection.run.call_count, runs)
+            self.assertEqual(database._idle, [connection])
 
     async def test_vanished(self):
         """A script waits for a host that is alive, and not for one that has vanished."""

@@ -45,6 +45,7 @@ FROM host WHERE seen > now() - $1::float8 * interval '1 s' ORDER BY name, starte
 ASK = """
 WITH old AS (
     DELETE FROM request WHERE at < now() - interval '1 hour'
+    RETURNING set_config('synchronous_commit', 'off', true)
 )
 INSERT INTO request (id, host, request)
 SELECT $1::uuid, id, $2::text FROM host WHERE id = ANY($3::uuid[])

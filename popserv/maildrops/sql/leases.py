@@ -45,6 +45,9 @@ RENEWAL_PAUSE = 1.0
 RELEASE_PAUSE = 0.2
 """The seconds after which their release is tried again: before a login elsewhere gives up."""
 
+UNANSWERED_PAUSE = 1.0
+"""The seconds after which it is tried again if the database has not answered."""
+
 STOP_PAUSES = (0.1, 0.1, 0.2, 0.3, 0.5)
 """The seconds after which the end of the process tries again to release such leases."""
 
@@ -87,12 +90,13 @@ class Found(NamedTuple):
 class _Ended:
     """Leases of sessions that have ended, to be released together.
 
-    ``timer`` is until when they are gathered.
+    ``timer`` is until when they are gathered, for ``pause`` seconds; None: until ``stop`` goes on.
     """
 
-    timer: IDelayedCall
+    timer: IDelayedCall | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float) -> None:
+        self.pause = pause
         self.leases: list[Lease] = []
         self.released: Deferred[None] = Deferred()
 
@@ -114,9 +118,9 @@ class Leases:
         self._held: set[Lease] = set()
         self._timer: IDelayedCall | None = None
         self._pending: set[Deferred[Any]] = set()
-        # What is gathered now, what waits for its time, and by the names of users what has not
-        # been released.
-        self._gathered: _Ended | None = None
+        # What is gathered now, by its pause, what waits for its time, and by the names of users
+        # what has not been released.
+        self._gathered: dict[float, _Ended] = {}
         self._waiting: set[_Ended] = set()
         self._ended: dict[bytes, _Ended] = {}
         self._is_stopped = False
@@ -199,21 +203,21 @@ class Leases:
         if lease not in self._held:
             return
         self._held.remove(lease)
-        if self._gathered is None:
-            self._gathered = self._gather(GATHERING_TIME)
-        self._add(lease, self._gathered)
-        if len(self._gathered.leases) == MAX_TOGETHER:
-            self._start(self._gathered)
+        ended = self._gather(lease, GATHERING_TIME)
+        if len(ended.leases) == MAX_TOGETHER:
+            self._start(ended)
 
-    def _gather(self, seconds: float) -> _Ended:
-        ended = _Ended()
-        ended.timer = self._reactor.callLater(seconds, self._start, ended)
-        self._waiting.add(ended)
-        return ended
-
-    def _add(self, lease: Lease, ended: _Ended) -> None:
+    def _gather(self, lease: Lease, pause: float) -> _Ended:
+        """Add a lease to those that are released together after a pause; return them."""
+        ended = self._gathered.get(pause)
+        if ended is None or len(ended.leases) == MAX_TOGETHER:
+            ended = self._gathered[pause] = _Ended(pause)
+            if not self._is_stopped:
+                ended.timer = self._reactor.callLater(pause, self._start, ended)
+            self._waiting.add(ended)
         ended.leases.append(lease)
         self._ended[lease.name] = ended
+        return ended
 
     async def released(self, name: bytes) -> None:
         """Release at once what an ended session of a user has left, and wait for it.
@@ -229,14 +233,15 @@ class Leases:
         """Release leases now, unless that is under way."""
         if ended in self._waiting:
             self._waiting.remove(ended)
-            if ended is self._gathered:
-                self._gathered = None
-            if ended.timer.active():
+            if self._gathered.get(ended.pause) is ended:
+                del self._gathered[ended.pause]
+            if ended.timer is not None and ended.timer.active():
                 ended.timer.cancel()
             self._in_background(self._release(ended))
 
     async def _release(self, ended: _Ended) -> None:
         left = ended.leases
+        pause = RELEASE_PAUSE
         try:
             rows = await self._execute(RELEASE_LEASES, _columns(left))
             left = _without(left, rows)
@@ -246,6 +251,7 @@ class Leases:
                 left = list(set(left).difference(_without(left, rows)))
         except TryLater:
             self._log_not_released()
+            pause = UNANSWERED_PAUSE
             if self._is_stopped:
                 # Each further attempt might take as long.
                 left = []
@@ -253,11 +259,9 @@ class Leases:
             for lease in ended.leases:
                 if self._ended.get(lease.name) is ended:
                     del self._ended[lease.name]
-            left = [lease for lease in left if self.is_certain(lease)]
-            if left:
-                again = self._gather(RELEASE_PAUSE)
-                for lease in left:
-                    self._add(lease, again)
+            for lease in left:
+                if self.is_certain(lease):
+                    self._gather(lease, pause)
             ended.released.callback(None)
 
     async def stop(self) -> None:
@@ -278,14 +282,13 @@ class Leases:
             await self._release_now()
         if self._waiting:
             self._log_locked()
-            for ended in self._waiting:
-                ended.timer.cancel()
 
     async def _release_now(self) -> None:
         """Release what is gathered, and wait until nothing more is done in the background."""
         for ended in list(self._waiting):
             self._start(ended)
-        await gatherResults(list(self._pending))
+        while self._pending:
+            await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
         self._timer = None

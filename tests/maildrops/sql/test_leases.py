@@ -14,6 +14,7 @@ from popserv.maildrops.sql.leases import (
     RELEASE_PAUSE,
     RENEWAL_PAUSE,
     STOP_PAUSES,
+    UNANSWERED_PAUSE,
 )
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising, wait_for
@@ -212,6 +213,44 @@ class LeaseTests(SQLCase):
         self.assertEqual(self.store._leases._ended, {})
         await (await self.other.open_maildrop(b"ann")).release()
         self.assertEqual(self.warnings(), [])
+
+    async def test_many_unanswered(self):
+        """While the database does not answer, all that was not released is tried again together."""
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        for mailbox in ended:
+            self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+            await self.end(mailbox)
+        self.assertEqual(len(self.warnings()), 3)
+        self.database.executed.clear()
+        self.database.faults[statements.RELEASE_LEASES] = raising(OutcomeUnknown())
+        await self.renew(UNANSWERED_PAUSE - 3 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [])
+        await self.renew(2 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        self.assertEqual(len(self.warnings()), 4)
+        self.assertEqual(len(self.store._leases._waiting), 1)
+        await self.renew(UNANSWERED_PAUSE)
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES] * 2)
+        self.assertEqual(self.store._leases._ended, {})
+        self.assertEqual(self.sql("SELECT count(*) FROM maildrop WHERE holder IS NULL"), [(3,)])
+
+    async def test_too_many_unanswered(self):
+        """No statement has more than so many of them, and none comes earlier for it."""
+        self.patch(leases, "MAX_TOGETHER", 2)
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob", b"cyd")]
+        for mailbox in ended:
+            self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+            await self.end(mailbox)
+        self.database.executed.clear()
+        await self.renew(UNANSWERED_PAUSE - 3 * GATHERING_TIME)
+        self.assertEqual(self.database.executed, [])
+        # The last one need not wait for those before it.
+        mailbox = await self.store.open_maildrop(b"cyd")
+        self.assertEqual(self.database.executed.count(statements.RELEASE_LEASES), 1)
+        await self.renew(4 * GATHERING_TIME)
+        self.assertEqual(self.database.executed.count(statements.RELEASE_LEASES), 2)
+        self.assertEqual(self.store._leases._ended, {})
+        await self.end(mailbox)
 
     async def test_locked_row_again(self):
         """A user whose row was locked need not wait for the next attempt to release it."""
@@ -634,6 +673,52 @@ class LeaseTests(SQLCase):
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
 
+    async def stop_slowly(self):
+        """Stop with a lock that stays locked, while another is released.
+
+        Return the end, and what lets the other release, and the next, be executed.
+        """
+        ended = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
+        self.sql("BEGIN; SELECT FROM maildrop WHERE name = 'ann' FOR UPDATE")
+        await self.end(ended[0])
+        answered = [Deferred(), Deferred()]
+        self.database.faults[statements.RELEASE_LEASES] = waiting_for(answered[0])
+        await ended[1].release()
+        self.clock.advance(GATHERING_TIME)
+        stopped = Deferred.fromCoroutine(self.store.stop())
+        await wait_for(lambda: self.store._leases._waiting, "an attempt to release")
+        self.sql("COMMIT")
+        self.database.faults[statements.RELEASE_LEASES] = waiting_for(answered[1])
+        return stopped, *answered
+
+    async def is_stopping(self, stopped):
+        """Check that the end of the process goes on when only one lock is left."""
+        await wait_for(lambda: [*self.store._leases._ended] == [b"ann"], "the other release")
+        self.assertNoResult(stopped)
+
+    async def test_stop_pauses(self):
+        """The end of the process has its own pauses: nothing is tried again beside them."""
+        stopped, bobs, anns = await self.stop_slowly()
+        self.clock.advance(RELEASE_PAUSE)
+        bobs.callback(None)
+        await self.is_stopping(stopped)
+        await self.pause(STOP_PAUSES[0])
+        anns.callback(None)
+        await stopped
+        self.assertEqual((self.warnings(), self.clock.getDelayedCalls()), ([], []))
+        await (await self.other.open_maildrop(b"ann")).release()
+
+    async def test_stop_after_login(self):
+        """It waits for the release that a login has begun meanwhile."""
+        stopped, bobs, anns = await self.stop_slowly()
+        login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
+        bobs.callback(None)
+        await self.is_stopping(stopped)
+        anns.callback(None)
+        await stopped
+        await self.assertFailure(login, TryLater)
+        await (await self.other.open_maildrop(b"ann")).release()
+
     async def test_stop_during_login(self):
         """A login that is under way at the end of the process leaves no lock."""
         answered, taken = Deferred(), Deferred()
@@ -657,6 +742,16 @@ class LeaseTests(SQLCase):
             await self.store.open_maildrop(b"ann")
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
+
+
+def waiting_for(answered):
+    """Return a fault: the statement is executed after a Deferred has fired."""
+
+    async def fault(execute):
+        await answered
+        return await execute()
+
+    return fault
 
 
 async def empty(execute):

@@ -1,10 +1,14 @@
 """What is acknowledged of what no standby has confirmed."""
 
+from uuid import uuid4
+
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from popserv.database import OutcomeUnknown
+from popserv.database.facts import WRITE
 from popserv.errors import TryLater
 from popserv.maildrops.sql import statements
+from popserv.maildrops.sql.hosts import ASK
 from popserv.messages.details import NO_DETAILS
 from popserv.testing.delivery_contract import body_of
 from tests.live.postgresql import tls_server
@@ -71,6 +75,20 @@ class StandbyTests(SQLCase):
                 await self.waits()
                 self.postgresql.end_waits()
                 await self.assertFailure(asking, OutcomeUnknown)
+
+    async def test_facts(self):
+        """What servers tell each other is not waited for, also if only old rows are deleted."""
+        id_ = uuid4()
+        await self.database.execute(WRITE, (id_, "", 600))
+        self.sql("INSERT INTO host VALUES (%s, 'mx', '1', false)", id_)
+        old = "now() - interval '1 day'"
+        self.sql(f"INSERT INTO fact VALUES (gen_random_uuid(), {old}, '')")
+        self.sql(f"INSERT INTO request VALUES (gen_random_uuid(), %s, {old}, '')", id_)
+        with self.postgresql.without_standby():
+            await self.database.execute(WRITE, (id_, "", 600))
+            await self.database.execute(ASK, (uuid4(), "", []))
+        self.assertEqual(self.sql("SELECT id FROM fact"), [(id_,)])
+        self.assertEqual(self.sql("SELECT id FROM request"), [])
 
     async def test_copy(self):
         """A copy that finds messages of one that was not confirmed waits for the standby."""
