@@ -5,7 +5,8 @@ removed when there are no sequences.  See mh-sequence(5).
 
 That lock is one of the process: it excludes none of its threads, and is lost when any of them
 closes the file.  The threads therefore also exclude each other, from before the file is opened
-until it is closed.
+until it is closed.  One that waits for another does not poll: it would find the folder in use each
+time, if mail arrives often.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 
 from popserv.runtime.closing import close
 
@@ -34,15 +36,25 @@ RETRIEVED = b"retrieved"
 _CURRENT = b"cur"
 
 LOCK_DELAYS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 0.8)
-"""Seconds to wait between attempts to lock the file."""
+"""Seconds to wait between attempts to lock the file; another thread is waited for as long."""
 
 _MAX_OCTETS = 1 << 20
 _LINE = re.compile(rb"([A-Za-z][A-Za-z0-9]*):((?:\s+[0-9]{1,18}(?:-[0-9]{1,18})?)*)\s*")
 
 _Ranges = list[tuple[int, int]]
 
-# A token for each folder whose file a thread has open, by the folder's device and inode number.
-_in_use: dict[tuple[int, int], object] = {}
+
+class _ThreadLock:
+    """A lock that one thread has, and how many have it or wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+
+# By the folder's device and inode number, as long as there are users.
+_thread_locks: dict[tuple[int, int], _ThreadLock] = {}
+_users_lock = Lock()
 
 
 class Sequences:
@@ -201,21 +213,45 @@ def _locked_file(folder: int, flags: int, operation: int) -> Iterator[int]:
 
     :raises OSError: it cannot be opened or locked, or in the end not be closed.
     """
+    with _excluding_threads(folder):
+        fd = _wait_for_lock(folder, flags, operation)
+        try:
+            yield fd
+        finally:
+            # What was written may be lost if this fails.
+            (os.close if flags & os.O_CREAT else close)(fd)
+
+
+@contextmanager
+def _excluding_threads(folder: int) -> Iterator[None]:
+    """Exclude the other threads of this process from the file of an open folder.
+
+    :raises OSError: one has had it for too long.
+    """
     status = os.fstat(folder)
-    key, thread = (status.st_dev, status.st_ino), object()
+    key = status.st_dev, status.st_ino
+    with _users_lock:
+        thread_lock = _thread_locks.setdefault(key, _ThreadLock())
+        thread_lock.users += 1
+    try:
+        if not thread_lock.lock.acquire(timeout=sum(LOCK_DELAYS)):
+            raise OSError(errno.EAGAIN, "another delivery or session has locked it", NAME)
+        try:
+            yield
+        finally:
+            thread_lock.lock.release()
+    finally:
+        with _users_lock:
+            thread_lock.users -= 1
+            if not thread_lock.users:
+                del _thread_locks[key]
+
+
+def _wait_for_lock(folder: int, flags: int, operation: int) -> int:
     for delay in (*LOCK_DELAYS, None):
-        if _in_use.setdefault(key, thread) is thread:
-            try:
-                fd = _open_locked(folder, flags, operation)
-                if fd is not None:
-                    try:
-                        yield fd
-                    finally:
-                        # What was written may be lost if this fails.
-                        (os.close if flags & os.O_CREAT else close)(fd)
-                    return
-            finally:
-                del _in_use[key]
+        fd = _open_locked(folder, flags, operation)
+        if fd is not None:
+            return fd
         if delay is not None:
             time.sleep(delay)
     raise OSError(errno.EAGAIN, "another program has locked it", NAME)

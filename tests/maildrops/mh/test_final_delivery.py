@@ -63,24 +63,18 @@ class FinalDeliveryTests(MHCase):
         """A message that is delivered while QUIT removes others is unseen."""
         for _ in range(2):
             self.deliver()
-        tried = threading.Event()
-        real_sleep, real_scan = time.sleep, mailbox.scan
-
+        real_scan = mailbox.scan
         thread = threading.Thread(target=self.deliver)
-
-        def sleep(seconds):
-            if threading.current_thread() is thread:
-                tried.set()
-            real_sleep(seconds)
 
         def scan(fd):
             found = real_scan(fd)
             if thread.ident is None:
+                (thread_lock,) = sequences._thread_locks.values()
                 thread.start()
-                self.assertTrue(tried.wait(5))
+                while thread_lock.users < 2 and thread.is_alive():
+                    time.sleep(0.001)
             return found
 
-        self.patch(time, "sleep", sleep)
         with patch.object(mailbox, "scan", scan):
             self.remove(0)
         thread.join()

@@ -5,6 +5,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from unittest.mock import patch
 
 from hypothesis import given
@@ -140,23 +142,50 @@ class FileTests(MHCase):
         self.sequences(b"a: 1\n")
         others = os.path.join(self.root, "bob")
         os.mkdir(others)
-        waited = []
-        with self.folder() as folder, self.folder() as same, patch("time.sleep", waited.append):
-            for use in (read_sequences, lambda fd: locked_sequences(fd).__enter__()):
-                with locked_sequences(folder):
-                    with self.assertRaises(OSError) as failed:
-                        use(same)
-                    self.assertTrue(self.is_locked())
-                self.assertEqual(failed.exception.errno, errno.EAGAIN)
-                self.assertEqual(waited, list(LOCK_DELAYS))
-                waited.clear()
-                self.assertIn(b"a", read_sequences(same))
+        with self.folder() as folder, self.folder() as same:
+            with patch.object(sequences, "LOCK_DELAYS", (0.01, 0.02)):
+                for use in (read_sequences, lambda fd: locked_sequences(fd).__enter__()):
+                    with locked_sequences(folder):
+                        start = time.monotonic()
+                        with self.assertRaises(OSError) as failed:
+                            use(same)
+                        self.assertGreaterEqual(time.monotonic() - start, 0.03)
+                        self.assertTrue(self.is_locked())
+                    self.assertEqual(failed.exception.errno, errno.EAGAIN)
+                    self.assertEqual(failed.exception.filename, NAME)
+                    self.assertIn(b"a", read_sequences(same))
             other = os.open(others, os.O_RDONLY)
             with locked_sequences(folder), locked_sequences(other):
                 pass
             os.close(other)
-        self.assertEqual(waited, [])
+        self.assertEqual(sequences._thread_locks, {})
         self.assertFalse(self.is_locked())
+
+    def test_waiting_thread(self):
+        """A thread that waits for others gets the file when it is free, without polling."""
+        waited, found = [], []
+
+        def read():
+            with self.folder() as folder:
+                found.append(read_sequences(folder).encode())
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        with (
+            patch("popserv.maildrops.mh.sequences.time.sleep", waited.append),
+            self.folder() as folder,
+            locked_sequences(folder) as contents,
+        ):
+            contents.set(b"a", [1])
+            contents.write()
+            (thread_lock,) = sequences._thread_locks.values()
+            for thread in threads:
+                thread.start()
+            while thread_lock.users < 4 and any(thread.is_alive() for thread in threads):
+                pass
+        for thread in threads:
+            thread.join()
+        self.assertEqual((found, waited), ([b"a: 1\n"] * 3, []))
+        self.assertEqual(sequences._thread_locks, {})
 
     def test_replaced(self):
         """A file that another program has removed while it was locked is opened again."""
