@@ -16,6 +16,7 @@ from typing import BinaryIO
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mh.delivery import CREATE, link_next, numbers_by_inode
 from popserv.maildrops.mh.flags import set_flags
+from popserv.maildrops.mh.folder import key_of, unlink_if_same
 from popserv.maildrops.mh.sequences import locked_sequences
 from popserv.maildrops.path_problems import explain_change
 from popserv.maildrops.spooling import write_file
@@ -80,6 +81,13 @@ def _number(folder: int, name: bytes) -> None:
             number for _, number in numbers_by_inode(folder, partial(_remove_abandoned, folder))
         ]
         number = link_next(folder, name, max(numbers, default=0) + 1)
-        set_flags(sequences, {number: Flags.NONE}, [*numbers, number])
-        sequences.write()
-        sequences.sync()
+        try:
+            set_flags(sequences, {number: Flags.NONE}, [*numbers, number])
+            sequences.write()
+            sequences.sync()
+        except OSError:
+            # It will be delivered again, each time as another message.
+            with suppress(OSError):
+                key = key_of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+                unlink_if_same(folder, number, key)
+            raise

@@ -121,6 +121,32 @@ class FinalDeliveryTests(MHCase):
         self.assertIn(self.file(".popserv-deliver-"), str(raised.exception))
         self.assertEqual(os.listdir(self.path), [])
 
+    def test_no_room_for_sequences(self):
+        """A message whose sequence cannot be written is not kept: it will be delivered again."""
+        self.deliver()
+        for name in ("pwrite", "ftruncate"):
+            with (
+                failing(os, name, OSError(errno.ENOSPC, "full")),
+                self.assertRaises(OSError) as raised,
+            ):
+                self.deliver()
+            self.assertEqual(raised.exception.errno, errno.ENOSPC)
+            self.assertEqual(sorted(os.listdir(self.path)), [".mh_sequences", "1"])
+            self.assertEqual(self.contents(), {1: MESSAGE})
+
+    def test_no_room_and_renumbered(self):
+        """A message that has its number meanwhile stays, and the error is the first one."""
+        self.deliver()
+
+        def pwrite(*_):
+            os.rename(self.file(1), self.file(2))
+            raise OSError(errno.ENOSPC, "full")
+
+        with patch.object(os, "pwrite", pwrite), self.assertRaises(OSError) as raised:
+            self.deliver()
+        self.assertEqual(raised.exception.errno, errno.ENOSPC)
+        self.assertEqual(self.contents(), {2: MESSAGE})
+
     def test_locked(self):
         """If another program has locked the sequences, nothing is left."""
         self.patch(sequences, "LOCK_DELAYS", ())
