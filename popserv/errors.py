@@ -138,5 +138,9 @@ class DeliveryRefused(Exception):
     """
 
 
+class MessageTooLarge(DeliveryRefused):
+    """A store cannot keep a message, because it has too many octets."""
+
+
 class UnknownRecipient(DeliveryRefused):
     """New mail cannot be delivered, because there is no such user."""

@@ -19,14 +19,14 @@ from popserv.core.printable import one_line
 from popserv.core.user_settings import NO_SETTINGS
 from popserv.delivery.events import cause_of
 from popserv.delivery.incoming import return_path
-from popserv.delivery.outcomes import NO_SUCH_USER, REFUSED, reply_to
+from popserv.delivery.outcomes import NO_SUCH_USER, REFUSED, TOO_LARGE, reply_to
 from popserv.errors import TryLater, UnknownRecipient
 from popserv.interfaces import IFinalDelivery
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.settings import StoreSettings
 from popserv.maildrops.spooling import spool_file
 
-EXIT_CODES = {NO_SUCH_USER: os.EX_NOUSER, REFUSED: os.EX_DATAERR}
+EXIT_CODES = {NO_SUCH_USER: os.EX_NOUSER, REFUSED: os.EX_DATAERR, TOO_LARGE: os.EX_DATAERR}
 """The exit codes of permanent failures; all others are temporary."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from popserv.errors import DeliveryRefused, UnknownRecipient
+from popserv.errors import DeliveryRefused, MessageTooLarge, UnknownRecipient
 
 
 class Reply(NamedTuple):
@@ -42,6 +42,8 @@ def reply_to(error: Exception) -> Reply:
     """
     if isinstance(error, UnknownRecipient):
         return NO_SUCH_USER
+    if isinstance(error, MessageTooLarge):
+        return TOO_LARGE
     if isinstance(error, DeliveryRefused):
         return REFUSED
     return _FULL.get(error.errno or 0, TRY_LATER) if isinstance(error, OSError) else TRY_LATER

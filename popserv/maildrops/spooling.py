@@ -8,7 +8,9 @@ from contextlib import suppress
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import BinaryIO, cast
 
+from popserv.errors import MessageTooLarge
 from popserv.messages.framing import Chunk
+from popserv.messages.sizes import MAX_MESSAGE
 from popserv.runtime.threads import RunInThread
 
 MAX_IN_MEMORY = 1 << 20
@@ -76,6 +78,18 @@ def _write(file: BinaryIO, text: bytes) -> None:
         file.flush()
     except OSError as error:
         raise OSError(error.errno, error.strerror, gettempdir()) from error
+
+
+def check_length(message: BinaryIO, others: int = 0) -> None:
+    """Check whether sessions would read a file of a message and ``others`` octets.
+
+    The message is at its start then.
+
+    :raises MessageTooLarge: they would not.
+    """
+    if message.seek(0, os.SEEK_END) + others > MAX_MESSAGE:
+        raise MessageTooLarge(f"it has more than {MAX_MESSAGE} octets")
+    message.seek(0)
 
 
 def write_file(body: BinaryIO, fd: int, delivered: float) -> int:

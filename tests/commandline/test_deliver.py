@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from popserv.commandline import deliver
-from popserv.errors import DeliveryRefused
+from popserv.errors import DeliveryRefused, MessageTooLarge
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.runtime.file_credentials import obstacle
@@ -147,6 +147,7 @@ class DeliverTests(CommandCase):
             (OSError(errno.ENOSPC, "secret"), os.EX_TEMPFAIL, "4.3.1 no room for the message"),
             (KeyboardInterrupt(), os.EX_TEMPFAIL, "4.3.0 temporary failure"),
             (DeliveryRefused("secret"), os.EX_DATAERR, "5.6.0 message cannot be stored"),
+            (MessageTooLarge("secret"), os.EX_DATAERR, "5.3.4 message is too large"),
         ):
             with (
                 mock.patch.object(deliver, "make_store", return_value=store),

@@ -13,7 +13,7 @@ from popserv.core.user_folder import UserFolder
 from popserv.delivery import events, lmtp
 from popserv.delivery import spool as spool_module
 from popserv.delivery.recipients import Recipients
-from popserv.errors import DeliveryRefused, TryLater, UnknownRecipient
+from popserv.errors import DeliveryRefused, MessageTooLarge, TryLater, UnknownRecipient
 from popserv.maildrops.spooling import MAX_IN_MEMORY
 from tests.delivery.harness import Client, LMTPCase
 from tests.delivery.test_data import CUTS, LINES, retrieved, stuffed
@@ -213,7 +213,7 @@ class MessageTests(LMTPCase):
 
     def test_outcomes(self):
         """Of several recipients, each has the outcome of the store, whose texts nobody sees."""
-        users = b"ann", b"bob", b"cid", b"dan", b"eva", b"fay"
+        users = b"ann", b"bob", b"cid", b"dan", b"eva", b"fay", b"guy"
         for user in users:
             self.store.stored[user] = {}
         self.store.errors = {
@@ -222,6 +222,7 @@ class MessageTests(LMTPCase):
             b"dan": DeliveryRefused("secret"),
             b"eva": UnknownRecipient("secret"),
             b"fay": TryLater(),
+            b"guy": MessageTooLarge("secret"),
         }
         self.begin(*users)
         later = "451 4.3.0 temporary failure, try again later"
@@ -231,10 +232,11 @@ class MessageTests(LMTPCase):
                 "452 4.3.1 no room for the message, try again later",
                 *("452 4.2.2 maildrop is full, try again later", "250 2.0.0 message delivered"),
                 *("554 5.6.0 message cannot be stored", "550 5.1.1 no such user here", later),
+                "552 5.3.4 message is too large",
             ],
         )
-        self.assertEqual([len(self.store.messages(user)) for user in users], [0, 0, 1, 0, 0, 0])
-        first, second, *_, last = self.lines()
+        self.assertEqual([len(self.store.messages(user)) for user in users], [0, 0, 1, 0, 0, 0, 0])
+        first, second, *_, last, _ = self.lines()
         self.assertEqual(
             first,
             'message from "sam@example.org" not delivered to "ann", "no room for the '

@@ -7,8 +7,9 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.errors import MessageTooLarge
 from popserv.maildrops import spooling
-from popserv.maildrops.spooling import spool, write_file
+from popserv.maildrops.spooling import check_length, spool, write_file
 from tests.maildrops.maildir.harness import result, watch_descriptors
 
 
@@ -105,6 +106,17 @@ class SpoolTests(SynchronousTestCase):
         body = Body(b"x" * 20, KeyError())
         self.assertRaises(KeyError, result, spool(body, self.run_in_thread))
         self.assertTrue(body.closed)
+
+    def test_too_large(self):
+        """A file that may be too large is at its start after the check, or refused."""
+        self.patch(spooling, "MAX_MESSAGE", 7)
+        with result(spool([b"1234567"], self.run_in_thread)) as body:
+            body.read(2)
+            check_length(body)
+            self.assertEqual(body.tell(), 0)
+            with self.assertRaises(MessageTooLarge) as raised:
+                check_length(body, 1)
+        self.assertEqual(str(raised.exception), "it has more than 7 octets")
 
     def test_written(self):
         """A file gets the octets, whatever one write takes, and the time; then it is synced."""

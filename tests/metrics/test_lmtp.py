@@ -6,7 +6,7 @@ from unittest import mock
 from popserv.delivery import lmtp
 from popserv.delivery.lmtp import LMTPServer
 from popserv.delivery.outcomes import reply_to
-from popserv.errors import DeliveryRefused, TryLater, UnknownRecipient
+from popserv.errors import DeliveryRefused, MessageTooLarge, TryLater, UnknownRecipient
 from popserv.metrics import catalogue
 from popserv.metrics.instruments import Instruments
 from popserv.metrics.lmtp import _OUTCOMES
@@ -35,6 +35,7 @@ class LMTPTests(LMTPCase):
             (OSError(errno.EDQUOT, "quota"), "full"),
             (OSError(errno.ENOSPC, "full"), "full"),
             (DeliveryRefused("x"), "refused"),
+            (MessageTooLarge("x"), "over-limit"),
             (TryLater(), "temporary"),
         ):
             self.client = self.connect(self.make_factory())

@@ -19,6 +19,7 @@ from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.maildir.listing.size_file import copy_ownership
 from popserv.maildrops.maildir.quota_file import record_deliveries
 from popserv.maildrops.path_problems import explain_change
+from popserv.maildrops.spooling import check_length
 from popserv.runtime.closing import close
 
 _FOLDERS = (b"tmp", b"new", b"cur")
@@ -61,9 +62,11 @@ class Delivery:
         ``message`` is read from its start for each user.  ``prefix`` is written before it, for
         example a Return-Path field.
 
+        :raises MessageTooLarge: no session would read the message.
         :raises ValueError: a name is not allowed in this layout.
         :raises OSError: the message cannot be written for all users.
         """
+        check_length(message, len(prefix))
         for user in users:
             maildir = self._close_later(self._layout.open_or_create(user, create_inheriting))
             for folder in _FOLDERS:

@@ -37,7 +37,7 @@ from popserv.maildrops.maildir.quota_file import record_deliveries
 from popserv.maildrops.maildir.removal import RETRY_DELAYS
 from popserv.maildrops.maildir.unique_ids import pinned_file
 from popserv.maildrops.path_problems import explain_change, explain_in_directory
-from popserv.maildrops.spooling import spool, write_file
+from popserv.maildrops.spooling import check_length, spool, write_file
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.closing import close
@@ -154,6 +154,7 @@ class MaildirDelivery:
         self, unique_id: bytes, name: bytes, details: MessageDetails, body: BinaryIO
     ) -> _Written:
         """Write a message to tmp/, in a thread."""
+        check_length(body)
         try:
             tmp = os.open(b"tmp", _DIRECTORY, dir_fd=self._maildir_fd)
         except OSError as error:

@@ -28,7 +28,7 @@ from popserv.maildrops.mh.index import Index
 from popserv.maildrops.mh.index_file import Entry
 from popserv.maildrops.mh.sequences import NAME, locked_sequences
 from popserv.maildrops.path_problems import explain_change
-from popserv.maildrops.spooling import spool, write_file
+from popserv.maildrops.spooling import check_length, spool, write_file
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.messages.sizes import MakeDowngrader
@@ -114,6 +114,7 @@ class MHDelivery:
 
     def _write(self, unique_id: bytes, details: MessageDetails, body: BinaryIO) -> Entry:
         """Write a message and count it, in a thread."""
+        check_length(body)
         name = _name_of(unique_id)
         try:
             fd = os.open(name, CREATE, 0o600, dir_fd=self._folder)

@@ -19,7 +19,7 @@ from popserv.maildrops.mh.flags import set_flags
 from popserv.maildrops.mh.folder import key_of, unlink_if_same
 from popserv.maildrops.mh.sequences import locked_sequences
 from popserv.maildrops.path_problems import explain_change
-from popserv.maildrops.spooling import write_file
+from popserv.maildrops.spooling import check_length, write_file
 from popserv.messages.details import Flags
 from popserv.runtime.closing import close
 
@@ -32,9 +32,11 @@ _ABANDONED = 36 * 3600
 def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
     """Deliver a message into a user's folder, which is created if there is none, in a thread.
 
+    :raises MessageTooLarge: no session would read the message.
     :raises ValueError: the name of the user is not allowed.
     :raises OSError: it cannot be delivered.
     """
+    check_length(message)
     folder = layout.open_or_create(user, create_inheriting)
     # No session takes it for a message, and no copy for one of its own.
     name = os.fsencode(_PREFIX + token_hex(8))
@@ -58,7 +60,6 @@ def _write(folder: int, name: bytes, message: BinaryIO) -> None:
         owner = os.fstat(folder)
         with suppress(PermissionError):
             os.fchown(fd, owner.st_uid, owner.st_gid)
-        message.seek(0)
         write_file(message, fd, 0)
     except OSError:
         os.unlink(name, dir_fd=folder)

@@ -11,6 +11,8 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popserv.errors import MessageTooLarge
+from popserv.maildrops import spooling
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import delivery as delivery_module
 from popserv.maildrops.maildir.delivery import Delivery
@@ -55,6 +57,15 @@ class DeliveryTests(MaildirCase):
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
         for user in ("ann", "bob"):
             self.assertEqual(self.files("new/*", user), [MESSAGE])
+
+    def test_too_large(self):
+        """A message that no session would read is refused, with its prefix."""
+        self.patch(spooling, "MAX_MESSAGE", 8)
+        self.deliver(b"12345\n", prefix=b"7\n")
+        for text, prefix in ((b"12345\n", b"78\n"), (b"12345678\n", b"")):
+            with self.assertRaises(MessageTooLarge):
+                self.deliver(text, [b"bob", b"cid"], prefix=prefix)
+        self.assertEqual(self.files("*/*", "ann", "bob", "cid"), [b"7\n12345\n"] * 2)
 
     def test_not_committed(self):
         """Without commit, nothing of the message is left."""

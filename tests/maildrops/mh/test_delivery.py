@@ -5,7 +5,8 @@ from hashlib import blake2b
 
 from twisted.trial.unittest import TestCase
 
-from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
+from popserv.errors import DeliveryRefused, MaildropUnavailable, MessageTooLarge, TryLater
+from popserv.maildrops import spooling
 from popserv.maildrops.mh import counting, sequences
 from popserv.maildrops.mh import delivery as module
 from popserv.maildrops.mh.store import MHMaildrops
@@ -68,6 +69,17 @@ class DeliveryTests(MHCase):
             with self.assertRaises(DeliveryRefused):
                 result(delivery.deliver(uid, NO_DETAILS, None))
         result(delivery.release())
+
+    def test_too_large(self):
+        """A message that no session would read is refused, and others are delivered."""
+        self.patch(spooling, "MAX_MESSAGE", 4)
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        result(delivery.deliver(b"a", NO_DETAILS, body_of(b"123\n")))
+        with self.assertRaises(MessageTooLarge):
+            result(delivery.deliver(b"b", NO_DETAILS, body_of(b"1234\n")))
+        result(delivery.commit())
+        result(delivery.release())
+        self.assertEqual(self.uids(), [b"a"])
 
     def test_running_server(self):
         """A server that has the folder in memory shows the given unique-ids, and keeps its own."""

@@ -11,6 +11,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import TestCase
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
+from popserv.errors import MessageTooLarge
+from popserv.maildrops import spooling
 from popserv.maildrops.mh import mailbox, sequences
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.testing import NewMailContract
@@ -120,6 +122,15 @@ class FinalDeliveryTests(MHCase):
         self.assertEqual(raised.exception.errno, errno.ENOSPC)
         self.assertIn(self.file(".popserv-deliver-"), str(raised.exception))
         self.assertEqual(os.listdir(self.path), [])
+
+    def test_too_large(self):
+        """A message that no session would read is refused."""
+        self.patch(spooling, "MAX_MESSAGE", len(MESSAGE))
+        self.deliver()
+        self.patch(spooling, "MAX_MESSAGE", len(MESSAGE) - 1)
+        with self.assertRaises(MessageTooLarge):
+            self.deliver()
+        self.assertEqual(sorted(os.listdir(self.path)), [".mh_sequences", "1"])
 
     def test_no_room_for_sequences(self):
         """A message whose sequence cannot be written is not kept: it will be delivered again."""
