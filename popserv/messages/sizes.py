@@ -16,8 +16,8 @@ MakeDowngrader = Callable[[], "Downgrader"]
 MAX_MESSAGE = 1 << 30
 """The maximum octets of a message that stores count in a file of its own.
 
-A sparse file takes no room, and can have any number of octets: to count those would keep a thread
-busy for hours.
+A sparse file takes no room, and can have any number of octets: to count those of a single one would
+keep a thread busy for hours.  Many smaller ones still do.
 """
 
 _MAX_BUFFERED = 1 << 20

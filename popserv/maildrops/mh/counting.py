@@ -76,14 +76,17 @@ def count_file(fd: int, number: int, downgrader: MakeDowngrader | None) -> Entry
     """
     key = key_of(os.fstat(fd))
     content = blake2b(digest_size=16)
-    is_too_large = key.length > MAX_MESSAGE
-    sizes = Sizes(0, None) if is_too_large else measure(_read(fd, content.update), downgrader)
+    sizes = Sizes(0, None)
+    if key.length <= MAX_MESSAGE:
+        sizes = measure(_read(fd, key.length, content.update), downgrader)
     digest = content.hexdigest().encode("ascii")
     uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
     return Entry(number, key, sizes, digest, uid.encode("ascii"))
 
 
-def _read(fd: int, update: Callable[[bytes], None]) -> Iterator[bytes]:
-    while chunk := os.read(fd, _CHUNK):
+def _read(fd: int, length: int, update: Callable[[bytes], None]) -> Iterator[bytes]:
+    # It may grow, to any length.
+    while chunk := os.read(fd, min(length, _CHUNK)):
+        length -= len(chunk)
         update(chunk)
         yield chunk

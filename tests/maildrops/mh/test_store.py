@@ -137,6 +137,23 @@ class StoreTests(MHCase):
             result(mailbox.remove(mailbox.messages[:2]))
         self.assertEqual(self.read_all(), [b"3\n"])
 
+    def test_grown(self):
+        """What is added to a file while it is counted is not read."""
+        self.deliver(b"1\n")
+        real, reads = os.read, []
+
+        def read(fd, octets):
+            os.truncate(self.file(1), 1 << 20)
+            reads.append(real(fd, octets))
+            return reads[-1]
+
+        fd = os.open(self.file(1), os.O_RDONLY)
+        with patch.object(os, "read", read):
+            entry = counting.count_file(fd, 1, None)
+        os.close(fd)
+        self.assertEqual((entry.key.length, entry.sizes.octets), (2, 3))
+        self.assertEqual(reads, [b"1\n", b""])
+
     def test_largest(self):
         """A message of exactly the limit is read."""
         self.deliver(b"1\n", b"22\n")

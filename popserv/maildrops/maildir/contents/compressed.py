@@ -256,9 +256,12 @@ def read_contents(fd: int, size: int) -> Iterator[bytes]:
     chunk = os.read(fd, size)
     compression = compression_of(chunk)
     if compression is None:
-        if os.fstat(fd).st_size > MAX_OCTETS:
-            raise UnreadableContents(f"it has more than {MAX_OCTETS} octets")
+        length, octets = os.fstat(fd).st_size, 0
         while chunk:
+            octets += len(chunk)
+            # It may grow, to any length.
+            if max(length, octets) > MAX_OCTETS:
+                raise UnreadableContents(f"it has more than {MAX_OCTETS} octets")
             yield chunk
             chunk = os.read(fd, size)
     else:

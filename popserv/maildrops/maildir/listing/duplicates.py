@@ -193,7 +193,9 @@ class _Separator:
                     # Nobody is sent its contents.
                     digest.update(b"%d" % length)
                     return digest.digest()
-                while chunk := os.read(fd, _CHUNK):
+                # It may grow, to any length.
+                while chunk := os.read(fd, min(length, _CHUNK)):
+                    length -= len(chunk)
                     digest.update(chunk)
             finally:
                 close(fd)

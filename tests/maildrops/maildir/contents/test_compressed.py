@@ -186,6 +186,17 @@ class FileTests(SynchronousTestCase):
             self.assert_error(bytes((1 << 18) + 1), "it has more than 262144 octets")
             self.assertEqual(os.lseek(self.fd, 0, os.SEEK_CUR), 1 << 17)
 
+    def test_grown(self):
+        """A file that grows while it is read is not read beyond the limit."""
+        os.pwrite(self.fd, bytes(1 << 17), 0)
+        with mock.patch.object(compressed, "MAX_OCTETS", 1 << 18):
+            chunks = read_contents(self.fd, 1 << 17)
+            next(chunks)
+            os.truncate(self.fd, 1 << 40)
+            next(chunks)
+            with self.assertRaisesRegex(UnreadableContents, "^it has more than 262144 octets"):
+                next(chunks)
+
     def test_limit(self):
         """The limit is 1 GiB."""
         mebibyte = zstd.compress(bytes(1 << 20))

@@ -105,6 +105,22 @@ class SeparationTests(DuplicateCase):
         name = duplicates.duplicate_name(b"1.a", blake2b(b"new\n", digest_size=20).digest(), 0)
         self.assertIn(b"cur/%b:2,S" % name, self.file_names())
 
+    def test_grown(self):
+        """What is added to a file while it is read does not count for its base name."""
+        self.put_at(1, b"cur/1.a:2,S", b"old\n")
+        self.put_at(2, b"new/1.a", b"new\n")
+        real, paths = os.read, [self.path_of(b"cur/1.a:2,S"), self.path_of(b"new/1.a")]
+
+        def read(fd, octets):
+            for path in filter(os.path.exists, paths):
+                os.truncate(path, 1 << 20)
+            return real(fd, octets)
+
+        with mock.patch.object(os, "read", read):
+            self.shown()
+        name = duplicates.duplicate_name(b"1.a", blake2b(b"new\n", digest_size=20).digest(), 0)
+        self.assertIn(b"new/%b" % name, self.file_names())
+
     def test_read_only_user(self):
         """For a user who may only read, no file is renamed, and the unique-ids are the same."""
         self.put_at(1, b"cur/1.a:2,S", b"old\n")
