@@ -7,8 +7,7 @@ from unittest import mock
 
 from twisted.trial.unittest import TestCase
 
-from popserv.errors import DeliveryRefused, MaildropUnavailable, MessageTooLarge, TryLater
-from popserv.maildrops import spooling
+from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
 from popserv.maildrops.maildir import session_delivery, store
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import pinned_file
@@ -16,6 +15,7 @@ from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.testing import DeliveryContract
 from popserv.testing.delivery_contract import body_of
 from tests.maildrops.interrupted import InterruptedMixin
+from tests.maildrops.limits import LimitMixin
 from tests.maildrops.maildir.harness import (
     DIRECTORY,
     SPECIAL_FILES,
@@ -47,7 +47,7 @@ class ContractTests(InterruptedMixin, DeliveryContract, TestCase):
             file.write(b"external\n")
 
 
-class DeliveryTests(MaildirCase):
+class DeliveryTests(LimitMixin, MaildirCase):
     """Deliveries to Ann's Maildir."""
 
     def deliver(self, *messages):
@@ -310,17 +310,6 @@ class DeliveryTests(MaildirCase):
             with self.assertRaises(DeliveryRefused):
                 result(delivery.deliver(uid, NO_DETAILS, None))
         result(delivery.release())
-
-    def test_too_large(self):
-        """A message that no session would read is refused, and others are delivered."""
-        self.patch(spooling, "MAX_MESSAGE", 4)
-        delivery = result(self.maildrops.open_delivery(b"ann"))
-        result(delivery.deliver(b"a", NO_DETAILS, body_of(b"123\n")))
-        with self.assertRaises(MessageTooLarge):
-            result(delivery.deliver(b"b", NO_DETAILS, body_of(b"1234\n")))
-        result(delivery.commit())
-        result(delivery.release())
-        self.assertEqual(self.uids(), [b"a"])
 
     def test_renamed_during_scan(self):
         """A message that is renamed while the Maildir is opened is not delivered again."""

@@ -5,8 +5,7 @@ from hashlib import blake2b
 
 from twisted.trial.unittest import TestCase
 
-from popserv.errors import DeliveryRefused, MaildropUnavailable, MessageTooLarge, TryLater
-from popserv.maildrops import spooling
+from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
 from popserv.maildrops.mh import counting, sequences
 from popserv.maildrops.mh import delivery as module
 from popserv.maildrops.mh.store import MHMaildrops
@@ -14,6 +13,7 @@ from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.testing import DeliveryContract
 from popserv.testing.delivery_contract import body_of
 from tests.maildrops.interrupted import InterruptedMixin
+from tests.maildrops.limits import LimitMixin
 from tests.maildrops.maildir.harness import before_each_call, failing, result, run_inline
 from tests.maildrops.mh.harness import MHCase, deliver, numbers_in
 
@@ -36,7 +36,7 @@ class ContractTests(InterruptedMixin, DeliveryContract, TestCase):
         deliver(os.path.join(self.root, "ann"), b"external\n")
 
 
-class DeliveryTests(MHCase):
+class DeliveryTests(LimitMixin, MHCase):
     """Deliveries to Ann's folder."""
 
     def open_delivery(self, user=b"ann"):
@@ -69,17 +69,6 @@ class DeliveryTests(MHCase):
             with self.assertRaises(DeliveryRefused):
                 result(delivery.deliver(uid, NO_DETAILS, None))
         result(delivery.release())
-
-    def test_too_large(self):
-        """A message that no session would read is refused, and others are delivered."""
-        self.patch(spooling, "MAX_MESSAGE", 4)
-        delivery = result(self.maildrops.open_delivery(b"ann"))
-        result(delivery.deliver(b"a", NO_DETAILS, body_of(b"123\n")))
-        with self.assertRaises(MessageTooLarge):
-            result(delivery.deliver(b"b", NO_DETAILS, body_of(b"1234\n")))
-        result(delivery.commit())
-        result(delivery.release())
-        self.assertEqual(self.uids(), [b"a"])
 
     def test_running_server(self):
         """A server that has the folder in memory shows the given unique-ids, and keeps its own."""
