@@ -60,7 +60,10 @@ class Body:
 
     def _read_last(self) -> bytes:
         chunk = self._read(self._offsets[-1])
-        self._check(self._fd)
+        try:
+            self._check(self._fd)
+        except OSError as error:
+            raise explain_file(error, self._fd) from error
         return chunk if self._unquoter is None else chunk + self._unquoter.finish()
 
     def close(self) -> None:

@@ -387,6 +387,18 @@ class LargeMessageTests(MailboxCase):
             opened.close()
         self.assertEqual(str(failed.exception), f"{self.path}: I/O error")
 
+    def test_not_examined(self):
+        """So is a file that cannot be examined when all of a message was read."""
+        broken = failing(os, "fstat", OSError(errno.EIO, "I/O error"))
+        with (
+            self.session() as mailbox,
+            closing(result(mailbox.open(mailbox.messages[1]))) as opened,
+        ):
+            *_, last = opened
+            with broken, self.assertRaises(OSError) as failed:
+                result(last)
+        self.assertEqual(str(failed.exception), f"{self.path}: I/O error")
+
     def test_short_read(self):
         """If the system returns less than it was asked for, the message is not sent to its end."""
         real = os.pread
