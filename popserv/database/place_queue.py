@@ -60,7 +60,7 @@ class PlaceQueue:
         return waiting
 
     def leave(self) -> None:
-        """Free a place, which the first in line takes."""
+        """Free a place, which the first in the queue takes."""
         self._taken -= 1
         self._let_in()
 

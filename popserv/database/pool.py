@@ -1,7 +1,7 @@
 """The connections of a process to the database, and what is done when they fail.
 
 The module has more than 300 lines, because what a failure means depends on the connection, the
-statement and the lines of those that wait.
+statement and the queues of those that wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from popserv.database.place_queue import NoPlaces, PlaceQueue
 from popserv.runtime.regular import RegularWork
 from popserv.runtime.threads import BoundedThreadPool
 
-MAX_IN_LINE = 1000
+MAX_WAITING = 1000
 """The number of statements that may wait for a connection."""
 
 PAUSE = 0.05
@@ -114,7 +114,7 @@ class Database:
         of these connections are kept so, others are refused at once.
 
         :raises DatabaseUnavailable: nothing was done: the database cannot be reached or is too
-            busy, within those seconds, more than MAX_IN_LINE statements wait, or commits do.
+            busy, within those seconds, more than MAX_WAITING statements wait, or commits do.
         :raises OutcomeUnknown: it may have been executed, or may be later; also when the server
             has sent a WARNING, as it does for a commit that no standby has confirmed.
         :raises psycopg.Error: any other error, such as a violated constraint.
@@ -171,19 +171,19 @@ class Database:
         self, statement: str, parameters: Sequence[Any] | None, repeat: bool, durable: bool
     ) -> list[Row]:
         observe = self.observe
-        line = self._durable_places if durable else self._places
-        if self._closed or line.unfinished >= line.places + MAX_IN_LINE:
+        queue = self._durable_places if durable else self._places
+        if self._closed or queue.unfinished >= queue.places + MAX_WAITING:
             if observe is not None:
                 observe("unavailable", 0.0)
             problem = "it was closed" if self._closed else "too many statements wait"
             raise DatabaseUnavailable from OperationalError(problem)
-        line.unfinished += 1
+        queue.unfinished += 1
         try:
             deadline = self._reactor.seconds() + self.config.patience
             running = self._try(_Statement(statement, parameters, repeat, durable, deadline))
             return await (running if observe is None else _observed(running, observe))
         finally:
-            line.unfinished -= 1
+            queue.unfinished -= 1
             if self._finished is not None and not (
                 self._places.unfinished or self._durable_places.unfinished
             ):
@@ -330,10 +330,10 @@ class Database:
         self._durable_places.open_place()
         return result
 
-    async def _wait(self, line: PlaceQueue, statement: _Statement) -> None:
-        """Wait in a line for a place."""
+    async def _wait(self, queue: PlaceQueue, statement: _Statement) -> None:
+        """Wait for a place."""
         try:
-            await line.wait(statement.deadline)
+            await queue.wait(statement.deadline)
         except DeferredTimeout:
             problem = f"no connection was free within {self.config.patience:g} seconds"
             raise _TryAgain from OperationalError(problem)

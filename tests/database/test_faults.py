@@ -294,7 +294,7 @@ class FaultTests(TestCase):
 
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
-        self.patch(pool, "MAX_IN_LINE", 1)
+        self.patch(pool, "MAX_WAITING", 1)
         database = self.serve(succeed, hang, connections=2)
         durable = [ensureDeferred(database.execute(STATEMENT, [7], durable=True)) for _ in range(2)]
         error = await self.fails(DatabaseUnavailable, database, durable=True)
@@ -432,7 +432,7 @@ class FaultTests(TestCase):
 
     async def test_too_many(self):
         """No more than so many statements wait."""
-        self.patch(pool, "MAX_IN_LINE", 1)
+        self.patch(pool, "MAX_WAITING", 1)
         database = self.serve(succeed, hang)
         waiting = [ensureDeferred(database.execute(STATEMENT, [7])) for _ in range(2)]
         error = await self.fails(DatabaseUnavailable, database)
