@@ -32,9 +32,13 @@ class LMTP:
     def __init__(self, path, timeout=TIMEOUT):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
         self.file = self.socket.makefile("rb")
-        self.reply()
+        try:
+            self.socket.connect(str(path))
+            self.reply()
+        except OSError:
+            self.close()
+            raise
 
     def reply(self):
         """Return the last line of the next reply."""
