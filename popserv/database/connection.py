@@ -91,7 +91,11 @@ class Connection(BaseConnection[Row]):
                 results = await self._execute(statement, parameters, prepare and self.prepares)
             return self._rows(results[0])
         except DeferredTimeout:
-            self.is_still_executing = durable
+            if durable:
+                self.is_still_executing = True
+                # libpq discards what it cannot send, and says nothing; a server that waits for the
+                # statement would keep the connection open for ever.
+                self._socket.end_sending()
             raise
         finally:
             self._socket.go_on()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from psycopg.waiting import Ready, Wait
@@ -57,6 +59,16 @@ class WatchedSocket:
     def go_on(self) -> None:
         """Do not give up."""
         self._deadline.clear()
+
+    def end_sending(self) -> None:
+        """Tell the other side that nothing more comes; it can still be read."""
+        connection = socket.socket(fileno=self._fileno)
+        try:
+            # It may have broken, which reading finds.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        finally:
+            connection.detach()
 
     def close(self) -> None:
         """Forget the socket."""

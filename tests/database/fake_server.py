@@ -2,7 +2,9 @@
 
 import struct
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
 
 PREPARE = "prepare"
 EXECUTE = "execute"
@@ -61,11 +63,13 @@ class FakeServer(Factory):
         action(protocol, step)
 
 
+@implementer(IHalfCloseableProtocol)
 class _Backend(Protocol):
     def __init__(self, server):
         self.server = server
         self.data = b""
         self.started = False
+        self.is_executing = False
         self.parsed = self.bound = False
         self.queries = 0
 
@@ -80,6 +84,14 @@ class _Backend(Protocol):
                 return
             whole, self.data = self.data[: head + length], self.data[head + length :]
             self.received(whole)
+
+    def readConnectionLost(self):
+        # PostgreSQL does not read while it executes a statement.
+        if not self.is_executing:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self):
+        pass
 
     def received(self, whole):
         if not self.started:
@@ -99,6 +111,7 @@ class _Backend(Protocol):
             step = EXECUTE if self.bound else PREPARE
             self.reply = message(b"1") if self.parsed else b""
             self.parsed = self.bound = False
+            self.is_executing = True
             self.server.act(self, step)
 
 
@@ -112,6 +125,7 @@ def succeed(protocol, step):
         )
     else:
         reply = protocol.reply + (row(7) if step == EXECUTE else b"")
+    protocol.is_executing = False
     protocol.transport.write(reply + READY)
 
 
@@ -130,10 +144,16 @@ def hang(protocol, step):
     """Answer nothing."""
 
 
+def wait(protocol, step):
+    """Do as if the statement had never come."""
+    protocol.is_executing = False
+
+
 def fail(sqlstate, severity=b"ERROR"):
     """Return an action that refuses the statement."""
 
     def action(protocol, step):
+        protocol.is_executing = False
         protocol.transport.write(notice(b"E", severity, sqlstate))
         if severity == b"ERROR":
             protocol.transport.write(READY)

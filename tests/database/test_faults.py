@@ -34,6 +34,7 @@ from tests.database.fake_server import (
     fail,
     hang,
     succeed,
+    wait,
     warn,
 )
 from tests.transports.test_liveness import vanish
@@ -272,6 +273,14 @@ class FaultTests(TestCase):
         database._overdue[ending] = host, b"127.0.0.2", port
         await self.succeeds(database)
         self.assertEqual(database._overdue, {})
+        await self.succeeds(database, durable=True)
+
+    async def test_durable_not_sent(self):
+        """One that never reached the server, which waits for it, frees its place."""
+        database = self.serve(succeed, wait, connections=2, patience=0.3)
+        await self.fails(OutcomeUnknown, database, durable=True)
+        while database._overdue:
+            await pause()
         await self.succeeds(database, durable=True)
 
     async def test_durable_left(self):

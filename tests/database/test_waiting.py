@@ -101,6 +101,18 @@ class WaitingTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.failureResultOf(waiting, DeferredTimeout)
 
+    def test_end_sending(self):
+        """The other side is told that nothing more comes; a connection that broke is no fault."""
+        self.watched.end_sending()
+        self.assertEqual(self.theirs.recv(1), b"")
+        self.theirs.send(b"x")
+        self.assertEqual(self.ours.recv(1), b"x")
+        with socket.socket() as broken:
+            watched = WatchedSocket(self.reactor, broken.fileno())
+        self.addCleanup(watched.close)
+        watched.end_sending()
+        os.fstat(watched.fileno())
+
     def test_closed(self):
         """After it is closed, the reactor has nothing of it, and its number is free."""
         self.watched.ready(Wait.RW)
