@@ -82,7 +82,7 @@ class FaultTests(FaultCase):
                 try:
                     hits += run(bench, name, fault).hits > 0
                 except Broken as error:
-                    self.fail(f"make faults FAULTS='--bench {key} --fault {fault}': {error}")
+                    self.fail(f"{error}\nmake faults FAULTS='--bench {key} --fault {fault}'")
         self.assertGreater(hits, runs // 2)
 
     def test_maildir(self):

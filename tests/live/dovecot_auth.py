@@ -5,12 +5,11 @@ import grp
 import os
 import pwd
 import signal
-import socket
 import subprocess
 
 import jwt
 
-from tests.live.harness import require_programs, temporary_directory, until
+from tests.live.harness import accepts, require_programs, temporary_directory, until
 
 CONFIGURATION = """\
 base_dir = {home}/run
@@ -115,8 +114,7 @@ class DovecotAuth:
 
         def started():
             self._test.assertIsNone(self._process.poll(), (self.home / "output").read_text())
-            with socket.socket(socket.AF_UNIX) as probe:
-                return probe.connect_ex(str(self.path)) == 0
+            return accepts(str(self.path))
 
         until(started, "Dovecot")
 

@@ -3,11 +3,10 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 
 from examples.cluster.processes import free_port
-from tests.live.harness import deliver, require_programs, run, temporary_directory, until
+from tests.live.harness import accepts, deliver, require_programs, run, temporary_directory, until
 
 CONFIGURATION = """\
 base_dir = {home}/run
@@ -148,7 +147,6 @@ class DovecotPOP3:
 
         def started():
             self._test.assertIsNone(dovecot.poll(), output.read_text())
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return accepts(("127.0.0.1", self.port))
 
         until(started, "Dovecot")

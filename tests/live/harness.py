@@ -142,6 +142,12 @@ def until(condition, what, timeout=TIMEOUT):
     return result
 
 
+def accepts(address):
+    """Return whether a server accepts connections; a UNIX socket exists a moment earlier."""
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as probe:
+        return probe.connect_ex(address) == 0
+
+
 def temporary_directory(test=None):
     """Create a directory that other users can enter; it is removed after the test or at exit."""
     path = Path(tempfile.mkdtemp(prefix="popserv-"))

@@ -17,6 +17,7 @@ from tests.live.harness import (
     Poller,
     Server,
     ServerTestCase,
+    accepts,
     run,
     temporary_directory,
     until,
@@ -200,12 +201,7 @@ class DrainTests(ServerTestCase):
 
     def assert_refused(self, server):
         """Wait until the server accepts no connections."""
-
-        def is_refused():
-            with socket.socket() as client:
-                return client.connect_ex(("127.0.0.1", server.port)) != 0
-
-        until(is_refused, "closed ports")
+        until(lambda: not accepts(("127.0.0.1", server.port)), "closed ports")
 
     def test_session_ends(self):
         """Sessions end in order while no more connections are accepted."""

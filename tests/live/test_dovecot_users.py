@@ -3,7 +3,6 @@
 import grp
 import os
 import pwd
-import socket
 import subprocess
 import time
 
@@ -17,7 +16,7 @@ from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from tests.auth.harness import ask
-from tests.live.harness import Connection, require_programs, temporary_directory, until
+from tests.live.harness import Connection, accepts, require_programs, temporary_directory, until
 
 SECONDS = int(time.time())
 
@@ -227,8 +226,7 @@ class PasswdFileTests(SynchronousTestCase):
 
         def started():
             self.assertIsNone(dovecot.poll(), (home / "output").read_text())
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+            return accepts(("127.0.0.1", port))
 
         until(started, "Dovecot")
         return set().union(

@@ -13,13 +13,14 @@ from tests.live.harness import (
     LOOPBACK,
     Connection,
     Server,
+    accepts,
     require_programs,
     run,
     temporary_directory,
     until,
 )
 from tests.live.postgresql import PostgreSQL, program
-from tests.live.test_proxies import is_listening, sample
+from tests.live.test_proxies import sample
 
 FORWARDER = """
 defaults
@@ -90,7 +91,7 @@ class HostsTests(TestCase):
         socket = ".s.PGSQL.5432"
         front, back = self.front / socket, self.database.directory / socket
         self.forwarder = HAProxy(self, FORWARDER.format(front=front, back=back))
-        until(lambda: is_listening(str(front)), "the proxy of the database")
+        until(lambda: accepts(str(front)), "the proxy of the database")
 
     def store_file(self, name, directory):
         """Write the file of the store of a host, and return its path."""
@@ -133,7 +134,7 @@ class HostsTests(TestCase):
         text = text.replace("bind :110", f"bind 127.0.0.1:{plain}")
         text = text.replace("bind :995", f"bind 127.0.0.1:{tls}").replace("inter 2s", "inter 100ms")
         HAProxy(self, text)
-        until(lambda: is_listening(("127.0.0.1", plain)), "HAProxy")
+        until(lambda: accepts(("127.0.0.1", plain)), "HAProxy")
         until(lambda: {self.serving(plain) for _ in range(4)} == {"mx1", "mx2"}, "both hosts")
         return plain
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.harness import CHECKOUT, TIMEOUT, Server, temporary_directory, until
+from tests.live.harness import CHECKOUT, TIMEOUT, Server, accepts, temporary_directory, until
 from tests.live.sql_store import sql_file
 from tests.live.test_lmtp import LMTP
 
@@ -53,7 +53,7 @@ class LargeMessageTests(SynchronousTestCase):
             store=("--store", f"sql:{self.file}"),
         )
         self.addCleanup(server.stop)
-        until(path.exists, "the socket")
+        until(lambda: accepts(str(path)), "the socket")
         status = Path(f"/proc/{server.process.pid}/status")
         peaks = []
         for megabytes in (1, LARGE):

@@ -16,6 +16,7 @@ from tests.live.harness import (
     CHECKOUT,
     TIMEOUT,
     Server,
+    accepts,
     deliver,
     read_maildir,
     require_programs,
@@ -88,7 +89,7 @@ class LMTPCase(SynchronousTestCase):
             *("--auth=memory:ann:secret:bob:secret", *options),
             store=store,
         )
-        until(self.path.exists, "the socket")
+        until(lambda: accepts(str(self.path)), "the socket")
         return server
 
     def connect(self):

@@ -16,6 +16,7 @@ from tests.live.harness import (
     Connection,
     Server,
     ServerTestCase,
+    accepts,
     require_programs,
     temporary_directory,
     until,
@@ -54,12 +55,6 @@ listen without_header
 def sample(name):
     """Return a configuration in contrib."""
     return (CHECKOUT / "contrib" / name).read_text()
-
-
-def is_listening(address):
-    """Return whether a server listens on an address."""
-    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as probe:
-        return probe.connect_ex(address) == 0
 
 
 def start(test, directory, *command):
@@ -120,7 +115,7 @@ class ProxyCase(ServerTestCase):
     def connect(self, address, tls=False):
         """Return a connection through a proxy, as soon as it listens."""
         address = address if isinstance(address, str) else ("127.0.0.1", address)
-        until(partial(is_listening, address), f"a proxy at {address}")
+        until(partial(accepts, address), f"a proxy at {address}")
         connection = Connection(address, wrap=self.over_tls if tls else None)
         self.addCleanup(connection.abandon)
         self.assertEqual(connection.greeting, b"+OK POP3 server ready")
@@ -271,7 +266,7 @@ class NginxMailTests(ServerTestCase):
         config = sample("nginx/popserv-mail.conf").replace("listen 110", f"listen 127.0.0.1:{port}")
         config = config.replace(":8080", f":{login_server.server_port}")
         start_nginx(self, directory, "mail", config)
-        until(partial(is_listening, ("127.0.0.1", port)), "nginx")
+        until(partial(accepts, ("127.0.0.1", port)), "nginx")
         client = Connection(("127.0.0.1", port))
         self.addCleanup(client.abandon)
         self.assertTrue(client.ask(b"USER " + name.encode()).startswith(b"+OK"))

@@ -31,6 +31,7 @@ from tests.live.harness import (
     Connection,
     Fetchmail,
     Server,
+    accepts,
     deliver,
     downgraded,
     read_maildir,
@@ -916,7 +917,7 @@ class PreauthSocketTests(SessionCase):
                 cwd=self.errors.parent,
             )
         self.addCleanup(self.kill, process)
-        until(self.path.exists, "the socket")
+        until(lambda: accepts(str(self.path)), "the socket")
         connection = Connection(str(self.path))
         self.addCleanup(connection.abandon)
         self.assertEqual(connection.greeting[:35], b"+OK POP3 server ready, root's maild")

@@ -46,6 +46,7 @@ from tests.live.harness import (
     Connection,
     Server,
     ServerTestCase,
+    accepts,
     read_maildir,
     require_programs,
     run,
@@ -73,12 +74,6 @@ def environment(root, **settings):
     listen = {"POPSERV_POP_LISTEN": LOOPBACK, "POPSERV_SMTP_LISTEN": LOOPBACK}
     given = {f"POPSERV_{key}": str(value) for key, value in settings.items()}
     return {"POPSERV_MAILDIR": str(root), **listen, **given}
-
-
-def accepts(path):
-    """Return whether a UNIX socket accepts connections; it exists a moment earlier."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(path) == 0
 
 
 class SplitServer(Server):

@@ -8,8 +8,8 @@ from urllib.request import Request, urlopen
 
 from examples.cluster.processes import free_port
 from tests.live.browser import Browser
-from tests.live.harness import ServerTestCase, require_programs, temporary_directory, until
-from tests.live.test_proxies import is_listening, sample, start_nginx
+from tests.live.harness import ServerTestCase, accepts, require_programs, temporary_directory, until
+from tests.live.test_proxies import sample, start_nginx
 
 SIZES = ((1280, 800), (1000, 800), (360, 740))
 SCHEMES = ("light", "dark")
@@ -147,7 +147,7 @@ class ProxyTests(PageCase):
         location = location.replace("/etc/nginx/popserv.htpasswd", str(users))
         config = f"http {{ access_log off; server {{ listen 127.0.0.1:{port};\n{location}}} }}"
         start_nginx(self, directory, None, config)
-        until(lambda: is_listening(("127.0.0.1", port)), "nginx")
+        until(lambda: accepts(("127.0.0.1", port)), "nginx")
         url = f"http://127.0.0.1:{port}/popserv/"
         with self.assertRaises(HTTPError) as refused:
             urlopen(url)
