@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from twisted.logger import Logger
 
+from popserv.core.printable import one_line
 from popserv.core.snapshot import Message
+from popserv.errors import POPError
 from popserv.interfaces import IMailbox, IRetrievalRecord
 
 
@@ -61,8 +63,11 @@ class AccessRecord:
             self._retrieved.pop(message.position, None)
         if self._record is None or not self._retrieved:
             return
+        # If this fails, the session has succeeded, and LAST of later ones will not count them.
         try:
             await self._record.record_retrieved(self._retrieved.values())
+        except POPError as error:
+            reason = one_line(str(error.__cause__ or error.text))
+            self.log.warn("cannot record the retrieved messages: {reason}", reason=reason)
         except Exception:
-            # The session has succeeded.  LAST of later sessions will not count these messages.
             self.log.failure("cannot record the retrieved messages")

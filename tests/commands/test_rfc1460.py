@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 from popserv.commands import rfc1460
 from popserv.commands.dialects import DIALECTS
-from popserv.errors import RemovalFailed
+from popserv.errors import RemovalFailed, TryLater
 from popserv.maildrops.memory import MemoryMailbox
 from tests.commands.harness import CommandTestCase
 
@@ -152,6 +152,18 @@ class LastTests(CommandTestCase):
         self.assert_released()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertIn("cannot record the retrieved messages", self.log_text())
+
+    def test_record_later(self):
+        """An outage of the store is logged as one line."""
+
+        async def fail(mailbox, messages):
+            raise TryLater from OSError("no connection\n")
+
+        client = self.connect(*LOGIN, b"RETR 1")
+        with patch.object(MemoryMailbox, "record_retrieved", fail):
+            client.send(b"QUIT\r\n")
+        client.lose()
+        self.assertIn("cannot record the retrieved messages: no connection\\n", self.log_text())
 
     def test_last_fails(self):
         """If the store cannot return the record, LAST gets -ERR, and can be tried again."""
