@@ -6,11 +6,12 @@ Each reply is compared with the model.
 import random
 import re
 import time
+from collections import Counter
 
 from tests.live.harness import wire_form
 from tests.soak.connection import Transcript
 from tests.soak.model import Fault
-from tests.soak.session import COMMANDS, Session
+from tests.soak.session import COMMANDS, ERROR, Session
 
 GARBAGE = (
     *(b"", b" ", b"XYZZY", b"RETR", b"RETR x", b"RETR -1", b"LIST 1 2", b"TOP 1", b"DELE  1"),
@@ -105,9 +106,17 @@ class Clients:
         user.client.send(b"".join(line + b"\r\n" for line in lines), pieces)
         self._read_replies(user, lines)
 
-    def _read_replies(self, user, lines):
-        for line in lines:
-            self._read_reply(user, line)
+    def _read_replies(self, user, lines, *, is_rewritten=False):
+        """Read the replies to lines; meanwhile a program may have written the user's file anew."""
+        for at, line in enumerate(lines):
+            # The replies before one that is cut off may be lost with the connection.
+            if is_rewritten and any(map(user.session.is_read_in_pieces, lines[at:])):
+                if not self._read_reply_or_end(user, line):
+                    self._lose(user, is_killed=False)
+                    self._settle(user)
+                    return
+            else:
+                self._read_reply(user, line)
             if user.session.is_over:
                 if user.client.rest():
                     raise Fault("the server goes on after too many bad commands")
@@ -116,9 +125,30 @@ class Clients:
 
     def _read_reply(self, user, line):
         permitted = user.session.permitted(line)
+        self._accept(user, line, permitted, *self._receive(user, permitted))
+
+    def _read_reply_or_end(self, user, line):
+        """Read a reply that may be cut off; return whether the session goes on."""
+        permitted = user.session.permitted(line)
+        if user.session.is_read_in_pieces(line):
+            permitted = [*permitted, (ERROR, None)]
+        status, body = self._receive(user, permitted)
+        if not status or (body is not None and not re.search(rb"(?:\A|\n)\.\r\n\Z", body)):
+            if user.client.rest():
+                raise Fault(f"the server goes on after a part of the reply to {line!r}")
+            self.counts["cut off"] += 1
+            return False
+        self._accept(user, line, permitted, status, body)
+        return True
+
+    def _receive(self, user, permitted):
+        """Return the status line of a reply, and the octets after it if there are any."""
         status = user.client.line()
         is_long = any(body is not None and re.fullmatch(each, status) for each, body in permitted)
-        self._compare(permitted, status, user.client.body() if is_long else None, line)
+        return status, user.client.body() if is_long else None
+
+    def _accept(self, user, line, permitted, status, body):
+        self._compare(permitted, status, body, line)
         user.session.accept(line, status)
         self.counts["commands"] += 1
 
@@ -130,9 +160,12 @@ class Clients:
                 lines = self._lines(user, choose)
                 user.client.send(b"".join(line + b"\r\n" for line in lines))
                 sent.append((user, lines))
+        before = Counter(self._store.rewrites)
         self._disturb(self.users, choose)
+        # Of a file that is written anew, the server may not send a large message to its end.
+        rewritten = self._store.rewrites - before
         for user, lines in sent:
-            self._read_replies(user, lines)
+            self._read_replies(user, lines, is_rewritten=user.name in rewritten)
 
     def _disturb(self, users, choose):
         """Other programs do something."""

@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 
+from popserv.maildrops.page_cache import CHUNK
 from tests.live.harness import downgraded, wire_form
 from tests.messages.harness import naive_lines, naive_response, naive_top
 
@@ -90,6 +91,13 @@ class Session:
         """Return the messages that QUIT records as retrieved."""
         return [self.entries[n - 1].message for n in sorted(self.retrieved - self.marked)]
 
+    def is_read_in_pieces(self, line):
+        """Return whether the reply to a line has a message that the server reads in pieces."""
+        keyword, numbers = self._parse(line)
+        if keyword not in (b"RETR", b"TOP") or numbers[0] not in self._left():
+            return False
+        return any(len(body) > CHUNK for body in self.entries[numbers[0] - 1].versions)
+
     def permitted(self, line):
         """Return the permitted replies to a line: patterns of status lines, and what follows.
 
@@ -98,10 +106,14 @@ class Session:
         keyword, numbers = self._parse(line)
         if keyword is None:
             return [(ERROR, None)]
-        left = [n for n in range(1, len(self.entries) + 1) if n not in self.marked]
+        left = self._left()
         if numbers and numbers[0] not in left:
             return [(ERROR, None)]
         return getattr(self, f"reply_{keyword.decode().lower()}")(left, *numbers)
+
+    def _left(self):
+        """Return the message-numbers without a deletion mark."""
+        return [n for n in range(1, len(self.entries) + 1) if n not in self.marked]
 
     def accept(self, line, status):
         """Take over what a line has changed, after its reply."""

@@ -2,6 +2,8 @@
 
 import os
 import random
+import socket
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -9,10 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.harness import require_programs, temporary_directory
 from tests.live.postgresql import program
+from tests.soak.connection import Client, Transcript
 from tests.soak.driver import ANY_PROOF, ANY_REMOTE_USER, Run
 from tests.soak.logins import has_reserved_ports
 from tests.soak.model import Fault
 from tests.soak.plan import Step, steps
+from tests.soak.process import Configuration
+from tests.soak.session import Session
 
 LIFE = 40
 """Steps of each server: there are five dialects."""
@@ -73,6 +78,100 @@ class SoakTests(RunCase):
         if not program("initdb"):
             require_programs(self, "initdb")
         self.check("sql")
+
+
+class Recorded(Client):
+    """A client to which a server has sent some octets, and has closed the connection."""
+
+    def __init__(self, octets):
+        self.name = "recorded"
+        self._transcript = Transcript()
+        self._socket = socket.socket()
+        self._file = BytesIO(octets)
+
+
+class RewrittenTests(RunCase):
+    """Other programs write an mbox file anew while messages of it are sent."""
+
+    SMALL = b"Subject: 1\n\nsmall\n"
+    LARGE = b"Subject: 2\n\n" + b"0123456789.\n" * 20_000
+
+    def setUp(self):
+        """Make a run."""
+        super().setUp()
+        self.run_ = Run(temporary_directory(self), "mbox", users=2)
+        self.addCleanup(self.run_.close)
+        self.user = self.run_.users[0]
+
+    def deliver(self, *bodies):
+        """Deliver messages as other programs do."""
+        for body in bodies:
+            self.patch(self.run_, "_body", lambda choose, body=body: body)
+            self.run_.deliver(self.user, random.Random(0))
+
+    def test_cut_off(self):
+        """A large message that is moved while the server sends it is not sent to its end."""
+        # The client reads nothing before that, and no system has buffers of such a size.
+        self.deliver(self.SMALL, b"Subject: 2\n\n" + (b"x" * 999 + b"\n") * 20_000)
+        self.run_.execute(Step("new_server", 0, 0))
+        self.run_.login(self.user, random.Random(0))
+        self.patch(self.run_, "_lines", lambda user, choose: [b"RETR 2", b"NOOP"])
+        self.patch(self.run_, "_disturb", lambda users, choose: self.run_.remove(users[0], choose))
+        self.patch(self.run_, "_pick", lambda user, choose: user.maildrop.messages[0])
+        self.run_.all_at_once(None, random.Random(0))
+        self.assertEqual(self.run_.counts["cut off"], 1)
+        self.assertIsNone(self.user.session)
+
+    def read(self, body, octets, *, is_rewritten=True, lines=(b"RETR 1",)):
+        """Compare what a server sends of a message with the model; return whether it goes on."""
+        self.user.maildrop.forget()
+        (self.run_.process.root / "mail" / self.user.name).unlink(missing_ok=True)
+        self.deliver(body)
+        self.user.session = Session(self.user.maildrop.messages, Configuration("modern", 1))
+        self.user.client = Recorded(octets)
+        self.addCleanup(self.user.client.close)
+        self.run_._read_replies(self.user, lines, is_rewritten=is_rewritten)
+        return self.user.session is not None
+
+    def reply(self, body):
+        """Return the reply to RETR."""
+        sent = body.replace(b"\n", b"\r\n")
+        return b"+OK %d octets\r\n%b.\r\n" % (len(sent), sent)
+
+    def test_parts(self):
+        """Any part of a large message is permitted, if the connection is closed after it."""
+        whole = self.reply(self.LARGE)
+        status, line = whole.index(b"\n") + 1, whole.index(b"9.\r\n") + 4
+        for octets in (b"", whole[:status], whole[:line], whole[:-3]):
+            self.assertFalse(self.read(self.LARGE, octets))
+
+    def test_replies_before(self):
+        """The replies before that of a large message may be missing, but not those after it."""
+        self.assertFalse(self.read(self.LARGE, b"", lines=[b"NOOP", b"RETR 1"]))
+        self.assertFalse(self.read(self.LARGE, b"+OK\r\n", lines=[b"NOOP", b"RETR 1"]))
+        with self.assertRaises(Fault):
+            self.read(self.LARGE, self.reply(self.LARGE), lines=[b"RETR 1", b"NOOP"])
+
+    def test_replies(self):
+        """The whole message, and a refusal, are permitted as well."""
+        for octets in (self.reply(self.LARGE), b"-ERR message has changed\r\n"):
+            self.assertTrue(self.read(self.LARGE, octets))
+
+    def test_not_permitted(self):
+        """Nothing of this is permitted for other messages and files, or before other replies."""
+        refusal = b"-ERR message has changed\r\n"
+        marked = [b"DELE 1", b"RETR 1"]
+        for body, octets, is_rewritten, *lines in (
+            (self.SMALL, self.reply(self.SMALL)[:-3], True),
+            (self.SMALL, refusal, True),
+            (self.LARGE, self.reply(self.LARGE)[:-3], False),
+            (self.LARGE, refusal, False),
+            (self.LARGE, self.reply(self.LARGE.replace(b"0", b"1")), True),
+            (self.LARGE, b"\r\n+OK\r\n", True),
+            (self.LARGE, b"+OK\r\n", True, *marked),
+        ):
+            with self.assertRaises(Fault):
+                self.read(body, octets, is_rewritten=is_rewritten, lines=lines or [b"RETR 1"])
 
 
 class PlanTests(SynchronousTestCase):

@@ -60,6 +60,25 @@ class MailboxCase(MboxCase):
             file.write(octets)
             file.truncate()
 
+    def deliver(self):
+        """Deliver a message as the server does."""
+        new = io.BytesIO(b"Subject: new\n\nx\n")
+        result(self.maildrops.deliver_new(b"ann", NO_SETTINGS, new))
+
+    def kill_delivery(self):
+        """Have a delivery killed after it has appended a message."""
+        size = os.path.getsize(self.path)
+
+        def before(name, at):
+            if name == "fsync" and os.path.getsize(self.path) > size:
+                raise Killed
+
+        with interposed(before), self.assertRaises(Killed):
+            self.deliver()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path + ".lock")
+        self.assertGreater(os.path.getsize(self.path), size)
+
     def another_program(self):
         """Lock the file as another program does, until the test ends."""
         process = os.open(self.path, os.O_RDWR)
@@ -366,6 +385,20 @@ class LargeMessageTests(MailboxCase):
         """A delivery while a message is sent does not disturb."""
         self.assertEqual(self.read_changing(lambda: self.append(stored(b"new\n", 9))), self.message)
 
+    def test_delivery_undone(self):
+        """So does one that removes what a killed one has left, before other mail or at the end."""
+        octets = self.contents()
+        for appended in (b"", stored(b"other\n", 9)):
+
+            def change(appended=appended):
+                self.kill_delivery()
+                self.append(appended)
+                self.deliver()
+
+            self.write(octets)
+            self.assertEqual(self.read_changing(change), self.message)
+            self.assertEqual(len(self.read_all()), 3 + bool(appended))
+
     def test_unchanged(self):
         """A message of a file that has not changed is read once."""
         with failing(module, "parse", AssertionError("read again")):
@@ -555,12 +588,6 @@ class RemovalTests(MailboxCase):
 
     def test_interrupted_delivery(self):
         """What a killed delivery has left is removed before a session changes the file."""
-
-        def before(name, at):
-            if name == "fsync" and os.path.getsize(self.path) > size:
-                raise Killed
-
-        size = len(mbox_of(MESSAGES))
         for act, kept in (
             (lambda mailbox: mailbox.remove(mailbox.messages[:1]), MESSAGES[1:]),
             (lambda mailbox: mailbox.record_retrieved([mailbox.messages[0]]), None),
@@ -568,12 +595,7 @@ class RemovalTests(MailboxCase):
         ):
             self.write(mbox_of(MESSAGES))
             with self.session() as mailbox:
-                new = io.BytesIO(b"Subject: new\n\nx\n")
-                with interposed(before), self.assertRaises(Killed):
-                    result(self.maildrops.deliver_new(b"ann", NO_SETTINGS, new))
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path + ".lock")
-                self.assertGreater(os.path.getsize(self.path), size)
+                self.kill_delivery()
                 body = result(act(mailbox))
                 if body is not None:
                     b"".join(body)

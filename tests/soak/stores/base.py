@@ -1,5 +1,7 @@
 """What all stores have."""
 
+from collections import Counter
+
 
 class Vanished(Exception):
     """The server has removed the message."""
@@ -13,6 +15,7 @@ class Store:
     :ivar has_command: whether ``popserv deliver`` delivers messages as well.
     :ivar is_readable: whether they can read it.
     :ivar is_kept: whether it survives the server.
+    :ivar rewrites: how often other programs have written the file of all mail of a user anew.
     """
 
     can_change = True
@@ -29,6 +32,7 @@ class Store:
     def __init__(self, root):
         self.root = root / "mail"
         self.root.mkdir()
+        self.rewrites = Counter()
 
     def normalize(self, body):
         """Return what no program changes in a message."""

@@ -115,6 +115,7 @@ class Mbox(Store):
         with self._locked(user) as file:
             parts = self._split(file.read())
             change(parts)
+            self.rewrites[user] += 1
             file.seek(0)
             file.truncate()
             file.write(b"".join(key + b"\n" + rest for key, rest in parts))
