@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from resource import RLIMIT_NOFILE
 from unittest.mock import patch
 
 from twisted.application import strports
@@ -27,7 +28,7 @@ from popserv.interfaces import ISharedStore, IStoppingStore
 from popserv.listening.drain import STOP_TIMEOUT
 from popserv.options.endpoints import BACKLOG, with_backlog
 from popserv.server.preauth import PreauthenticatedFactory
-from popserv.wiring import endpoints
+from popserv.wiring import endpoints, process
 from tests.commands.harness import Client
 from tests.control.host_harness import MemoryHosts
 from tests.options.harness import OptionsCase
@@ -89,6 +90,16 @@ class OptionsTests(ServiceCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def test_open_files(self):
+        """The process may open as many files as it can, whatever --max-connections is."""
+        for arguments in ((), ("--max-connections=7",)):
+            with (
+                patch.object(process, "getrlimit", return_value=(20, 400)),
+                patch.object(process, "setrlimit") as limited,
+            ):
+                self.factory(*arguments)
+            limited.assert_called_with(RLIMIT_NOFILE, (400, 400))
 
     async def test_uidl(self):
         """--uidl is the format of unique-ids."""
