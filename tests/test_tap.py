@@ -301,7 +301,6 @@ class ControlTests(ServiceCase):
         self.assertEqual(answers.given[0]["caches"]["passwords"], 0)
         self.assertEqual((operations.workers, operations.drain_seconds), (None, 7))
         self.successResultOf(operations.allow_drain(3))
-        self.assertEqual(drainer._seconds, 3)
         self.assertIs(operations.log_level, reloader._observer)
         reloaded = []
         self.patch(reloader, "reload", reloaded.append)
@@ -372,10 +371,11 @@ class ControlTests(ServiceCase):
 
     async def test_stop(self):
         """The server stops when the answer has been sent."""
-        _, _, operations = self.control()
+        (drainer,), _, operations = self.control()
         stopped = Deferred()
         self.patch(reactor, "stop", lambda: stopped.callback(None))
-        operations.stop()
+        operations.stop(3)
+        self.assertEqual(drainer._seconds, 3)
         await stopped
 
     async def test_stopped_before(self):
@@ -388,7 +388,7 @@ class ControlTests(ServiceCase):
             raise ReactorNotRunning
 
         self.patch(reactor, "stop", stop)
-        operations.stop()
+        operations.stop(0)
         await called
 
     def test_no_socket(self):
@@ -423,6 +423,8 @@ class ControlTests(ServiceCase):
             operations.allow_drain(seconds)
             self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + longest)
         (drainer,) = reloader
+        # Workers may be replaced; the server itself then stops as before.
+        self.assertEqual(drainer._seconds, 7)
         drainer._hurry()
         self.assertEqual(asked, [("drain", 30), ("drain", 3), ("drain", 0)])
 
