@@ -1,5 +1,6 @@
 """Tests of popserv.tap; tests.live runs twistd itself."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -485,7 +486,25 @@ class ListenTests(OptionsCase):
             service = tap.makeService(self.parse("--listen", f"tcp:{port}:interface=127.0.0.1"))
             error = self.assertRaises(tap.CannotStart, service.privilegedStartService)
         self.assertIn("Is another server listening there?", str(error))
+        self.assertTrue(str(error).endswith("Choose another port with --listen"), error)
         self.assertIsInstance(error, SystemExit)
+
+    def test_option(self):
+        """The error names the option of the port."""
+
+        def listen(port, *_, **__):
+            if port == 3:
+                raise CannotListenError("", 3, OSError(errno.EADDRINUSE, "Address already in use"))
+            return object()
+
+        options = {"--listen": "tcp:1", "--lmtp": "tcp:1", "--listen-tls": "tcp:1"}
+        for option in options:
+            given = {**options, option: "tcp:3"}
+            arguments = [each for pair in given.items() for each in pair]
+            service = tap.makeService(self.parse(*arguments, *self.certificate()))
+            with patch("twisted.internet.reactor.listenTCP", listen):
+                error = self.assertRaises(tap.CannotStart, service.privilegedStartService)
+            self.assertTrue(str(error).endswith(f"Choose another port with {option}"), error)
 
     def test_invalid_address(self):
         """An address that this machine does not have ends the server with one line."""
