@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from popserv.auth.names import prepared_name
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.runtime.closing import close
@@ -66,12 +67,19 @@ def remove_user(path: str, name: bytes) -> None:
 def change_user(path: str, name: bytes, change: Change) -> None:
     """Change the first line of a user, or add one; a user who is removed loses all lines.
 
+    If the name is not in the file, its prepared form is looked up.
+
     :raises UsersFileError: the change refuses, or the file cannot be written.
     """
 
     def edit(lines: list[bytes]) -> list[bytes]:
         start = name + b":"
         index = _find(lines, start)
+        if index is None:
+            # As logins do; popserv user add has written this form.
+            prepared = prepared_name(name) + b":"
+            index = _find(lines, prepared)
+            start = start if index is None else prepared
         if index is None:
             record = change(None)
             return lines if record is None else [*lines, start + record]

@@ -145,6 +145,25 @@ class EditingTests(UsersFileCase):
             self.assertRaises(ValueError, set_secret, self.path, name, b"{PLAIN}x", new=True)
         self.assertEqual(os.listdir(self.directory), [])
 
+    def test_spellings(self):
+        """A user is found by each spelling of the name, and first by that of the file."""
+        composed, decomposed = "é".encode(), "e\u0301".encode()
+        for before, name, after in (
+            (b"%b:{X}a\n" % composed, decomposed, b"%b:{X}n\n" % composed),
+            (b"%b:{X}a\n" % composed, composed, b"%b:{X}n\n" % composed),
+            (b"%b:{X}a\n" % decomposed, decomposed, b"%b:{X}n\n" % decomposed),
+            (
+                b"%b:{X}a\n%b:{X}b\n" % (composed, decomposed),
+                decomposed,
+                b"%b:{X}a\n%b:{X}n\n" % (composed, decomposed),
+            ),
+        ):
+            self.write(before)
+            set_secret(self.path, name, b"{X}n", new=False)
+            self.assertEqual(self.content(), after)
+            remove_user(self.path, name)
+            self.assertNotIn(b"{X}n", self.content())
+
     def test_modes_kept(self):
         """The permissions of owner and group are kept, those of other users are removed."""
         for before, after in (
