@@ -43,8 +43,11 @@ def run_printing(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) 
         return run(arguments)
     sys.stdout = _Output(stream)
     try:
-        code = run(arguments)
-        sys.stdout.flush()
+        try:
+            return run(arguments)
+        finally:
+            # Also after --help, which exits.
+            sys.stdout.flush()
     except _CannotWrite as error:
         # Python would try again when it exits.
         stream = None
@@ -54,4 +57,3 @@ def run_printing(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) 
         return 1
     finally:
         sys.stdout = stream
-    return code

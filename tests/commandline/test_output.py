@@ -57,6 +57,18 @@ class OutputTests(CommandCase):
                 self.assertEqual(self.run_to(stream), (1, problem))
             self.assertIsNone(self.stdout)
 
+    def test_help(self):
+        """So is what is printed before the command exits by itself."""
+        stream, err = io.StringIO(), io.StringIO()
+        gone = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        with (
+            mock.patch.object(stream, "flush", side_effect=gone),
+            redirect_stdout(stream),
+            redirect_stderr(err),
+        ):
+            self.assertEqual(main(["--help"]), 1)
+        self.assertEqual(err.getvalue(), "")
+
     def test_processes(self):
         """Python adds nothing; a reader that needs no more, such as head, is not worth a line."""
         self.write(b"".join(b"user%d:{PLAIN}x\n" % number for number in range(20_000)))
