@@ -407,8 +407,13 @@ class ControlTests(ServiceCase):
             self.assertIn("must exist and belong to the user", str(error))
 
     def taken(self):
-        """Return the path of a socket that another process has locked."""
+        """Return the path of a socket that another process has opened and locked."""
         path = self.mktemp()
+        # The path must be short.
+        opened = socket.socket(socket.AF_UNIX)
+        self.addCleanup(opened.close)
+        opened.bind(os.path.relpath(path))
+        opened.listen()
         os.symlink(str(os.getppid()), f"{path}.lock")
         return path
 
