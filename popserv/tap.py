@@ -73,10 +73,12 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     is_shared = ISharedStore.providedBy(options.store)
     is_steered = options["control"] or is_shared
     connections = CountedConnections() if is_steered or options["metrics"] else None
+    # Also with --max-connections, whose connections need files as well.
+    allowed = default_max_connections()
     factory = make_factory(
         options,
         realm,
-        max_connections=role.share_of(options["max-connections"] or 0) or default_max_connections(),
+        max_connections=role.share_of(options["max-connections"] or 0) or allowed,
         trusted_networks=options["trusted-networks"],
         bus=role.bus,
         connections=connections,

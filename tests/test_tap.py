@@ -1,9 +1,11 @@
 """Tests of popserv.tap; tests.live runs twistd itself."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+from resource import RLIMIT_NOFILE
 from unittest.mock import patch
 
 from twisted.application import strports
@@ -27,7 +29,7 @@ from popserv.interfaces import ISharedStore, IStoppingStore
 from popserv.listening.drain import STOP_TIMEOUT
 from popserv.options.endpoints import BACKLOG, with_backlog
 from popserv.server.preauth import PreauthenticatedFactory
-from popserv.wiring import endpoints
+from popserv.wiring import endpoints, process
 from tests.commands.harness import Client
 from tests.control.host_harness import MemoryHosts
 from tests.options.harness import OptionsCase
@@ -89,6 +91,16 @@ class OptionsTests(ServiceCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def test_open_files(self):
+        """The process may open as many files as it can, whatever --max-connections is."""
+        for arguments in ((), ("--max-connections=7",)):
+            with (
+                patch.object(process, "getrlimit", return_value=(20, 400)),
+                patch.object(process, "setrlimit") as limited,
+            ):
+                self.factory(*arguments)
+            limited.assert_called_with(RLIMIT_NOFILE, (400, 400))
 
     async def test_uidl(self):
         """--uidl is the format of unique-ids."""
@@ -290,7 +302,6 @@ class ControlTests(ServiceCase):
         self.assertEqual(answers.given[0]["caches"]["passwords"], 0)
         self.assertEqual((operations.workers, operations.drain_seconds), (None, 7))
         self.successResultOf(operations.allow_drain(3))
-        self.assertEqual(drainer._seconds, 3)
         self.assertIs(operations.log_level, reloader._observer)
         reloaded = []
         self.patch(reloader, "reload", reloaded.append)
@@ -361,10 +372,11 @@ class ControlTests(ServiceCase):
 
     async def test_stop(self):
         """The server stops when the answer has been sent."""
-        _, _, operations = self.control()
+        (drainer,), _, operations = self.control()
         stopped = Deferred()
         self.patch(reactor, "stop", lambda: stopped.callback(None))
-        operations.stop()
+        operations.stop(3)
+        self.assertEqual(drainer._seconds, 3)
         await stopped
 
     async def test_stopped_before(self):
@@ -377,7 +389,7 @@ class ControlTests(ServiceCase):
             raise ReactorNotRunning
 
         self.patch(reactor, "stop", stop)
-        operations.stop()
+        operations.stop(0)
         await called
 
     def test_no_socket(self):
@@ -395,8 +407,13 @@ class ControlTests(ServiceCase):
             self.assertIn("must exist and belong to the user", str(error))
 
     def taken(self):
-        """Return the path of a socket that another process has locked."""
+        """Return the path of a socket that another process has opened and locked."""
         path = self.mktemp()
+        # The path must be short.
+        opened = socket.socket(socket.AF_UNIX)
+        self.addCleanup(opened.close)
+        opened.bind(os.path.relpath(path))
+        opened.listen()
         os.symlink(str(os.getppid()), f"{path}.lock")
         return path
 
@@ -412,6 +429,8 @@ class ControlTests(ServiceCase):
             operations.allow_drain(seconds)
             self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + longest)
         (drainer,) = reloader
+        # Workers may be replaced; the server itself then stops as before.
+        self.assertEqual(drainer._seconds, 7)
         drainer._hurry()
         self.assertEqual(asked, [("drain", 30), ("drain", 3), ("drain", 0)])
 
@@ -472,7 +491,25 @@ class ListenTests(OptionsCase):
             service = tap.makeService(self.parse("--listen", f"tcp:{port}:interface=127.0.0.1"))
             error = self.assertRaises(tap.CannotStart, service.privilegedStartService)
         self.assertIn("Is another server listening there?", str(error))
+        self.assertTrue(str(error).endswith("Choose another port with --listen"), error)
         self.assertIsInstance(error, SystemExit)
+
+    def test_option(self):
+        """The error names the option of the port."""
+
+        def listen(port, *_, **__):
+            if port == 3:
+                raise CannotListenError("", 3, OSError(errno.EADDRINUSE, "Address already in use"))
+            return object()
+
+        options = {"--listen": "tcp:1", "--lmtp": "tcp:1", "--listen-tls": "tcp:1"}
+        for option in options:
+            given = {**options, option: "tcp:3"}
+            arguments = [each for pair in given.items() for each in pair]
+            service = tap.makeService(self.parse(*arguments, *self.certificate()))
+            with patch("twisted.internet.reactor.listenTCP", listen):
+                error = self.assertRaises(tap.CannotStart, service.privilegedStartService)
+            self.assertTrue(str(error).endswith(f"Choose another port with {option}"), error)
 
     def test_invalid_address(self):
         """An address that this machine does not have ends the server with one line."""

@@ -52,6 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare two servers, print what differs, and return the exit code."""
     try:
+        return _compare_all(options)
+    except KeyboardInterrupt:
+        # 1 would mean that all users were compared.
+        print("popserv: interrupted", file=sys.stderr)
+        return 2
+
+
+def _compare_all(options: argparse.Namespace) -> int:
+    try:
         comparer = _Comparer(options)
         users = _passwords(options)
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from twisted.python import usage
@@ -12,6 +13,7 @@ from popserv.commandline.logged_warnings import logged_warnings
 from popserv.core.printable import one_line
 from popserv.options.kinds import FLAG, NUMBER, REPEATABLE, Kind
 from popserv.options.server import Options
+from popserv.wiring.factories import warn_about_short_timeout
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             options.parseOptions(arguments.options)
         except usage.UsageError as error:
             raise ValueError(one_line(str(error))) from error
+        warn_about_short_timeout(options)
     lines = problems if arguments.action == "check" else list(shown(options))
     for line in lines:
         print(line)
@@ -81,7 +84,9 @@ def _written(kind: Kind, values: Sequence[str]) -> str:
         return "false" if values == ["0"] else "true"
     if kind is REPEATABLE:
         return f"[{', '.join(map(_quoted, values))}]"
-    return values[0] if kind is NUMBER and values[0].isdecimal() else _quoted(values[0])
+    # TOML has no numbers such as 007.
+    is_plain = kind is NUMBER and re.fullmatch("0|[1-9][0-9]*", values[0])
+    return values[0] if is_plain else _quoted(values[0])
 
 
 def _quoted(text: str) -> str:

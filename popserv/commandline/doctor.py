@@ -36,6 +36,7 @@ from popserv.maildrops.stopping import stop_with_reactor
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
 from popserv.runtime.threads import BoundedThreadPool
+from popserv.wiring.factories import warn_about_short_timeout
 
 _threads = BoundedThreadPool("popserv-doctor", threads=1, wait_at_shutdown=False)
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with logged_warnings() as logged:
             options.parseOptions(arguments)
+            if options.checks_server():
+                warn_about_short_timeout(options)
         doctor = _Doctor(options, report, logged)
     except usage.UsageError as problem:
         what, _, remedy = one_line(str(problem)).rpartition("; ")

@@ -17,9 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["deliver"]:
         return _deliver(arguments)
+    from popserv.commandline.output import run_printing  # noqa: PLC0415
     from popserv.commandline.parsing import run  # noqa: PLC0415
 
-    return run(arguments)
+    return run_printing(run, arguments)
 
 
 def _deliver(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import getpass
 import os
 import sys
@@ -61,7 +62,8 @@ def read_passwords(path: str) -> dict[bytes, bytes]:
     try:
         with open(path, "rb") as file:
             check_private(path, os.fstat(file.fileno()).st_mode)
-            lines = file.read().splitlines()
+            # Some editors write a byte order mark, which is no part of the first name.
+            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
     except FileError as error:
         raise ValueError(f"--users: {error}") from error
     except OSError as error:

@@ -31,7 +31,6 @@ from popserv.transports.stdio import (
     StandardStreams,
     check_open,
     family_of,
-    is_client_stream,
 )
 from popserv.wiring.factories import warn_about_short_timeout
 from popserv.wiring.process import forbid_cores
@@ -141,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
                 "socket, because TLS cannot start on pipes, files and terminals; remove "
                 "--certificate"
             )
-        to_syslog = bool(options["syslog"]) or is_client_stream(2, 0, 1)
+        to_syslog = bool(options["syslog"]) or not session_log.is_stderr_usable()
         streams = StandardStreams()
     except (NoClientError, usage.UsageError) as error:
         is_usage_error = isinstance(error, usage.UsageError)

@@ -21,6 +21,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from popserv.logs.records import encodable
 from popserv.transports.stdio import is_client_stream
 
 _PRIORITIES = {
@@ -45,7 +46,8 @@ class SyslogObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Send an event."""
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        # An event with what UTF-8 cannot encode, as in the name of a file, would be lost.
+        text = encodable(eventAsText(event, includeTimestamp=False, includeSystem=False))
         priority = _PRIORITIES[event.get("log_level", LogLevel.info)]
         for number, line in enumerate(text.replace("\0", "\\0").splitlines()):
             syslog.syslog(priority, f"\t{line}" if number else line)
@@ -64,9 +66,16 @@ def start(*, to_syslog: bool, include_info: bool) -> None:
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(observer, [levels])])
 
 
+def is_stderr_usable() -> bool:
+    """Return whether standard error is open, and the client does not read it."""
+    # If it was closed, another file has its descriptor now, and Python prints to standard output.
+    return sys.stderr is not None and not is_client_stream(2, 0, 1)
+
+
 def report_error(text: str) -> None:
     """Print an error to standard error, or send it to syslog if the client would read it."""
-    if is_client_stream(2, 0, 1) and not os.isatty(2):
+    is_terminal = sys.stderr is not None and os.isatty(2)
+    if not (is_terminal or is_stderr_usable()):
         SyslogObserver()({"log_level": LogLevel.error, "log_format": "{text}", "text": text})
     else:
         print(f"popserv session: {text}", file=sys.stderr)

@@ -23,5 +23,8 @@ def socket_path(endpoint: str) -> str:
 
 
 def with_mode(endpoint: str) -> str:
-    """Return the endpoint with the mode 0600, unless it has a mode."""
-    return endpoint if re.search(r"(?<!\\):mode=", endpoint) else f"{endpoint}:mode=600"
+    """Return the endpoint with the mode 0600, unless it has a mode, by its name or its place."""
+    _, *arguments = re.split(r"(?<!\\):", endpoint)
+    unnamed = [each for each in arguments if not re.match("[a-z]+=", each)]
+    is_given = len(unnamed) > 1 or any(each.startswith("mode=") for each in arguments)
+    return endpoint if is_given else f"{endpoint}:mode=600"

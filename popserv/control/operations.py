@@ -44,6 +44,6 @@ class Operations:
     drain_seconds: float
     """The value of ``--drain``."""
     allow_drain: Callable[[float], Deferred[Answers]]
-    """Gives sessions some seconds from the time at which their process stops accepting."""
-    stop: Callable[[], object]
-    """Stops the server."""
+    """Gives sessions of workers some seconds from the time at which they stop accepting."""
+    stop: Callable[[float], object]
+    """Stops the server, and gives the sessions of this process so many seconds."""

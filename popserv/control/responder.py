@@ -146,7 +146,7 @@ class Responder(amp.CommandLocator):
         if workers:
             self._replaceable_workers().replace_workers()
         else:
-            self._operations.stop()
+            self._operations.stop(seconds)
         return {"seconds": seconds, "missing": answers.missing}
 
     def _replaceable_workers(self) -> Workers:

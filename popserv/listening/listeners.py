@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from twisted.application.service import MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.error import CannotListenError
 
 from popserv.runtime.permissions import describe
@@ -21,28 +21,40 @@ class CannotStart(SystemExit, Exception):
 class Listeners(MultiService):
     """The service of listening ports.
 
-    :param options: the options that name the ports.
+    :param options: the options that name the ports which are not added with their own.
     """
 
     def __init__(self, options: Sequence[str] = ("--listen", "--listen-tls")) -> None:
         super().__init__()
         self._options = options
+        self._option_of: dict[IService, str] = {}
+
+    def add(self, service: IService, option: str) -> None:
+        """Add the service of a port that this option names."""
+        self._option_of[service] = option
+        service.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Bind the ports while the process still has its privileges.
 
         :raises CannotStart: a port cannot be bound; the message has a hint.
         """
+        Service.privilegedStartService(self)
+        for each in self:
+            option = self._option_of.get(each)
+            self._start(each, self._options if option is None else [option])
+
+    def _start(self, service: IService, options: Sequence[str]) -> None:
         try:
-            super().privilegedStartService()
+            service.privilegedStartService()
         except CannotListenError as error:
-            raise CannotStart(f"popserv: {error}{_hint(error, self._options[0])}") from None
+            raise CannotStart(f"popserv: {error}{_hint(error, options[0])}") from None
         except OSError as error:
             raise CannotStart(f"popserv: cannot listen: {describe(error)}") from None
         except OverflowError:
             raise CannotStart(
                 "popserv: cannot listen: a port is a number from 0 to 65535; correct "
-                + " or ".join(self._options)
+                + " or ".join(options)
             ) from None
 
 

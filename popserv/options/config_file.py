@@ -55,7 +55,7 @@ class ConfigFile:
                     f"--config: {self.path} has more than {MAX_OCTETS} octets; name a file of "
                     "options"
                 )
-            text = octets.decode("utf-8")
+            text = octets.decode("utf-8-sig")
             self.entries = list(self._entries(text, kinds))
         except OSError as error:
             raise ConfigError(f"--config: {describe(error)}") from error
@@ -91,7 +91,8 @@ class ConfigFile:
         toml = _toml()
         try:
             toml.loads(f"{text}\n")
-        except toml.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # Besides what is no TOML, it may be a number of very many digits, or deeply nested.
             raise ConfigError(f"{self.path}: {error}") from error
         # The parser does not tell the lines of keys: a statement is the fewest lines that it
         # accepts.

@@ -37,9 +37,10 @@ def with_backlog(endpoint: str) -> str:
 
 
 def _split(endpoint: str) -> tuple[str, Sequence[str]]:
-    """Return the kind of an endpoint, and its arguments."""
+    """Return the kind of an endpoint in lower case, and its arguments."""
     kind, *arguments = re.split(r"(?<!\\):", endpoint)
-    return kind, arguments
+    # Twisted finds the kinds that are plugins, such as tcp6, without regard to case.
+    return kind.lower(), arguments
 
 
 def _has(arguments: Sequence[str], name: str, place: int) -> bool:

@@ -238,7 +238,9 @@ class Options(LogOptions, DeliveryOptions, OperationOptions):
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":
-            return _usable_cores()
+            cores = _usable_cores()
+            # Each worker needs at least one connection.
+            return min(cores, self["max-connections"] or cores)
         workers = parse_number(
             "workers", self["workers"], "processes", minimum=1, maximum=999, alternative=", or auto"
         )

@@ -63,12 +63,16 @@ def make_responder(
     running: Any = reactor
 
     def allow_drain(seconds: float) -> Deferred[Answers]:
-        drainer.allow(seconds)
         if supervisor is None:
             return succeed(Answers(()))
         # Workers that are started later have the time of --drain.
         supervisor.wait_for_sessions(max(seconds, options["drain"]))
         return supervisor.ask(TOPIC, seconds)
+
+    def stop(seconds: float) -> None:
+        # If workers are replaced, the server stops later, and with the time of --drain.
+        drainer.allow(seconds)
+        running.callLater(STOP_DELAY, _stop, running.stop)
 
     operations = Operations(
         ask=bus.ask_here if supervisor is None else supervisor.ask,
@@ -77,7 +81,7 @@ def make_responder(
         log_level=log_level,
         drain_seconds=options["drain"],
         allow_drain=allow_drain,
-        stop=lambda: running.callLater(STOP_DELAY, _stop, running.stop),
+        stop=stop,
     )
     return Responder(operations)
 

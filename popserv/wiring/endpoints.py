@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
-from twisted.application.service import IServiceCollection
 from twisted.cred.portal import IRealm
 from twisted.internet.interfaces import IProtocolFactory
 
 from popserv.delivery.factory import LMTPFactory
+from popserv.listening.listeners import Listeners
 from popserv.options.endpoints import with_backlog
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def add_listeners(
-    listeners: IServiceCollection,
+    listeners: Listeners,
     options: Options,
     factory: POP3Factory,
     realm: IRealm,
@@ -42,14 +41,14 @@ def add_listeners(
     :param lmtp: of the clients of ``--lmtp``.
     """
 
-    def listen(endpoints: Iterable[str], factory: IProtocolFactory) -> None:
-        for endpoint in endpoints:
+    def listen(option: str, factory: IProtocolFactory) -> None:
+        for endpoint in options[option]:
             is_proxied, inner = split_proxy_prefix(endpoint)
             proxied = ProxyFactory(factory, options["proxies"] or LOOPBACK) if is_proxied else None
             service = strports.service(with_backlog(inner), proxied or factory, reactor=reactor)
-            service.setServiceParent(listeners)
+            listeners.add(service, f"--{option}")
 
-    listen(options["listen"], factory)
+    listen("listen", factory)
     if options["preauth"]:
         preauthenticated = make_preauthenticated_factory(
             options,
@@ -60,11 +59,11 @@ def add_listeners(
         )
         if instruments is not None:
             instruments.measure_factory(preauthenticated)
-        listen(options["preauth"], preauthenticated)
+        listen("preauth", preauthenticated)
     if lmtp is not None:
-        listen(options["lmtp"], lmtp)
+        listen("lmtp", lmtp)
     if options.certificates is not None:
-        listen(options["listen-tls"], _over_tls(options.certificates, factory))
+        listen("listen-tls", _over_tls(options.certificates, factory))
 
 
 def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:

@@ -3,6 +3,7 @@
 import getpass
 import io
 import os
+from unittest import mock
 
 from popserv.commandline.user_lines import MAX_LINES
 from tests.commandline.harness import CommandCase
@@ -81,6 +82,13 @@ class CompareTests(CommandCase):
         self.assertEqual(code, 1)
         self.assertEqual(lines[0], "ann: clients would fetch all of 2 messages again")
         self.assertEqual(lines[1], "ann: the order differs: 1 message in another place")
+
+    def test_interrupted(self):
+        """An interruption is not a difference."""
+        server = FakeServer(self, [A])
+        with mock.patch("popserv.commandline.compare.logged_in", side_effect=KeyboardInterrupt):
+            code, lines, err = self.compare(server, server)
+        self.assertEqual((code, lines, err), (2, [], "popserv: interrupted\n"))
 
     def test_other_octets(self):
         """It is told that a server sends other octets than LIST says."""

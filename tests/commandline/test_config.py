@@ -71,6 +71,13 @@ class ShowTests(ConfigCase):
         """A server to which nobody logs in has no users file."""
         self.assertIn("# auth is not set", self.shown("", "--preauth", "unix:/run/x"))
 
+    def test_numbers(self):
+        """A number that TOML does not have is shown as a string."""
+        for given_number, expected in (("0", "0"), ("90", "90"), ("007", '"007"'), ("00", '"00"')):
+            lines = self.shown("", "--login-delay", given_number)
+            self.assertIn(f"login-delay = {expected}  # the command line", lines)
+            self.shown(f"login-delay = {expected}")
+
     @given(TEXT, st.lists(TEXT, min_size=1))
     def test_again(self, text, many):
         """What is shown is a file with the same options, whatever they contain."""
@@ -110,3 +117,10 @@ class CheckTests(ConfigCase):
         code, out, err = self.run_config("check", f"maildir = '{self.directory}'")
         self.assertEqual((code, err), (1, ""))
         self.assertIn("line 2: line ignored, joe is already on an earlier line", out)
+
+    def test_short_timeout(self):
+        """So is what the server would warn of when it starts."""
+        text = f"maildir = '{self.directory}'\ntimeout = 5"
+        code, out, err = self.run_config("check", text)
+        self.assertEqual((code, out.count("\n"), err), (1, 1, ""))
+        self.assertIn("--timeout 5: RFC 1725 section 3 requires at least 600 seconds", out)

@@ -149,7 +149,7 @@ class ControlCommandTests(ControlMixin, TestCase):
             ),
         ]:
             self.assertEqual(await self.run_command(*arguments), (0, f"{text}\n"))
-        self.assertEqual(self.calls, ["reload", ("drain", 60), "stop", ("drain", 5)])
+        self.assertEqual(self.calls, ["reload", ("drain", 60), ("stop", 60), ("drain", 5)])
         self.factory.throttle.penalties.record_failure("192.0.2.1", [b"ann", b"pw"])
         self.assertEqual(
             await self.run_command("unblock", "192.0.2.1"), (0, "1 failed login forgotten\n")

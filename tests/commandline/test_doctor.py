@@ -97,6 +97,12 @@ class DoctorTests(CommandCase):
             self.assertIn(found, text)
         self.assertNotIn("ok: 1 maildrops", text)
 
+    def test_short_timeout(self):
+        """What the server would log of its options when it starts is told as well."""
+        _, lines = self.doctor("--timeout", "5")
+        (line,) = [each for each in lines if each.endswith("[log]")]
+        self.assertTrue(line.startswith("warning: log: --timeout 5: RFC 1725 section 3"), line)
+
     def test_log(self):
         """What the server would log is told once."""
         with open(self.path, "ab") as file:

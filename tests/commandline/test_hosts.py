@@ -163,7 +163,7 @@ class HostCommandTests(HostCase, CommandCase):
             (("drain", "--host", "mx2"), "the server stops; sessions have 60 seconds to end"),
         ]:
             self.assertEqual(self.command(*arguments), f"{text}\n")
-        self.assertEqual(self.calls, ["reload", "reload", ("drain", 60), "stop"])
+        self.assertEqual(self.calls, ["reload", "reload", ("drain", 60), ("stop", 60)])
 
     def test_errors(self):
         """What is refused is an error in one line, and so is what cannot be done."""

@@ -1,5 +1,6 @@
 """Tests of popserv.commandline.server_options."""
 
+import codecs
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,8 +21,10 @@ class PasswordsTests(SynchronousTestCase):
 
     def test_passwords(self):
         """A file of passwords has lines with a colon, and is private."""
-        path = self.passwords(b"# text\n\nann:se:cret\nbob:\n")
-        self.assertEqual(read_passwords(path), {b"ann": b"se:cret", b"bob": b""})
+        lines = b"ann:se:cret\nbob:\n"
+        for text in (b"# text\n\n" + lines, codecs.BOM_UTF8 + lines):
+            path = self.passwords(text)
+            self.assertEqual(read_passwords(path), {b"ann": b"se:cret", b"bob": b""})
         os.chmod(path, 0o644)
         self.assert_refused(f"--users: {path} is accessible to users other than", path)
 

@@ -1,5 +1,7 @@
 """Tests of popserv.commandline.session_log; tests.live runs the command itself."""
 
+import io
+from contextlib import redirect_stdout
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,6 +21,13 @@ class SyslogObserverTests(SynchronousTestCase):
         sent = [call.args[1] for call in syslog.syslog.call_args_list]
         self.assertEqual(sent, ["a", "\tb", "\tc", "\td", "\te", "\tf\\0g"])
 
+    def test_octets(self):
+        """Octets of a file name that are not UTF-8, which syslog could not send, are escaped."""
+        with patch.object(session_log.syslog, "syslog") as send:
+            send.side_effect = lambda priority, line: line.encode()
+            session_log.SyslogObserver()({"log_format": "{path}: no", "path": "/srv/\udcff\xe9"})
+        self.assertEqual(send.call_args.args[1], "/srv/\\udcff\xe9: no")
+
 
 class ReportErrorTests(SynchronousTestCase):
     """``report_error``."""
@@ -32,3 +41,15 @@ class ReportErrorTests(SynchronousTestCase):
         ):
             session_log.report_error("no")
         self.assertEqual(syslog.syslog.call_args.args[1], "no")
+
+    def test_closed(self):
+        """Without standard error, an error goes to syslog, and the client does not read it."""
+        out = io.StringIO()
+        with (
+            patch.object(session_log.sys, "stderr", None),
+            patch.object(session_log, "syslog") as syslog,
+            redirect_stdout(out),
+        ):
+            session_log.report_error("no")
+            self.assertFalse(session_log.is_stderr_usable())
+        self.assertEqual((syslog.syslog.call_args.args[1], out.getvalue()), ("no", ""))

@@ -39,6 +39,22 @@ class AddTests(CommandCase):
         self.assertEqual(self.run_user("add", "--apop", "bob", stdin="tan: staaf")[0], 0)
         self.assertEqual(split_field(self.field(b"bob")), (b"APOP", b"tan: staaf"))
 
+    def test_spellings(self):
+        """All commands find a user by another Unicode spelling of the name."""
+        decomposed = "e\u0301"
+        self.assertEqual(self.run_user("add", decomposed), (0, "", ""))
+        for arguments, shown in (
+            (("disable", decomposed), "nologin"),
+            (("enable", decomposed), ""),
+            (("set", decomposed, "popserv_since=3d"), "popserv_since=3d"),
+            (("passwd", decomposed), "popserv_since=3d"),
+        ):
+            self.assertEqual(self.run_user(*arguments), (0, "", ""))
+            _, out, _ = self.run_user("list")
+            self.assertEqual(out, f"é\tSCRAM-SHA-256\t{shown}".rstrip("\t") + "\n")
+        self.assertEqual(self.run_user("remove", decomposed), (0, "", ""))
+        self.assertEqual(self.content(), b"")
+
     def test_no_maildir(self):
         """With --maildir, ``add`` says if the user has no Maildir yet, or cannot have one."""
         os.mkdir(os.path.join(self.directory, "ann"))

@@ -61,7 +61,7 @@ class ControlMixin:
                 "log_level": self.log_level,
                 "drain_seconds": 0,
                 "allow_drain": self.allow_drain,
-                "stop": lambda: self.calls.append("stop"),
+                "stop": lambda seconds: self.calls.append(("stop", seconds)),
                 **changes,
             }
         )

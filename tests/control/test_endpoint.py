@@ -28,4 +28,6 @@ class EndpointTests(SynchronousTestCase):
         """The mode is 0600 unless another one is given."""
         self.assertEqual(with_mode("unix:/x"), "unix:/x:mode=600")
         self.assertEqual(with_mode(r"unix:/x\:mode=1"), r"unix:/x\:mode=1:mode=600")
-        self.assertEqual(with_mode("unix:/x:mode=660"), "unix:/x:mode=660")
+        self.assertEqual(with_mode("unix:address=/x"), "unix:address=/x:mode=600")
+        for endpoint in ("unix:/x:mode=660", "unix:mode=660:address=/x", "unix:/x:660"):
+            self.assertEqual(with_mode(endpoint), endpoint)

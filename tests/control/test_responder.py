@@ -163,7 +163,7 @@ class CommandTests(ResponderTestCase):
             subject = self.responder(drain_seconds=option)
             answer = self.call(commands.Drain, subject, seconds=seconds, workers=False)
             self.assertEqual(answer, {"seconds": expected, "missing": 0})
-            self.assertEqual(self.calls, [("drain", expected), "stop"])
+            self.assertEqual(self.calls, [("drain", expected), ("stop", expected)])
 
     def test_drain_refused(self):
         """Other seconds are refused, and workers if there are none."""
@@ -219,7 +219,7 @@ class CommandTests(ResponderTestCase):
         """Processes that have not answered may not know the seconds, and are counted."""
         subject = self.responder(allow_drain=lambda seconds: succeed(Answers((None,), 2)))
         answer = self.call(commands.Drain, subject, workers=False)
-        self.assertEqual((answer, self.calls), ({"seconds": 60, "missing": 2}, ["stop"]))
+        self.assertEqual((answer, self.calls), ({"seconds": 60, "missing": 2}, [("stop", 60)]))
 
     def test_invalid_arguments(self):
         """An argument that is missing or invalid is refused, and not logged as an error."""

@@ -21,3 +21,8 @@ class ListenersTests(SynchronousTestCase):
             InvalidPort().setServiceParent(listeners)
             error = self.assertRaises(CannotStart, listeners.privilegedStartService)
             self.assertRegex(str(error), f"from 0 to 65535; correct {names}$")
+            named = Listeners(*options)
+            Service().setServiceParent(named)
+            named.add(InvalidPort(), "--dance")
+            error = self.assertRaises(CannotStart, named.privilegedStartService)
+            self.assertRegex(str(error), "from 0 to 65535; correct --dance$")

@@ -10,6 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
+from popserv.listening import unix_locks
 from popserv.listening.reactor import AddressFamilyReactor
 
 
@@ -54,13 +55,52 @@ class StaleLockTests(TestCase):
         self.leave(1 << 30)
         await self.assert_listens()
 
-    async def test_other_process(self):
-        """A lock of another process that runs counts."""
+    async def test_another_process(self):
+        """A lock of another process does not count either, which has the ID of one that ended."""
+        self.leave(os.getppid())
+        await self.assert_listens()
+        self.lock.symlink_to(str(os.getppid()))
+        await self.assert_listens()
+
+    async def test_other_server(self):
+        """A lock of another process counts whose socket is open, also if too many clients wait."""
+        for clients in (0, 1):
+            with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
+                other.bind(self.path)
+                self.lock.symlink_to(str(os.getppid()))
+                other.listen(0)
+                if clients:
+                    client.connect(self.path)
+                self.assertRaises(
+                    CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
+                )
+            self.assertEqual(os.readlink(self.lock), str(os.getppid()))
+            self.assertTrue(os.path.lexists(self.path))
+            self.lock.unlink()
+            os.unlink(self.path)
+
+    async def test_other_system(self):
+        """Elsewhere than on Linux, a lock of another process that runs counts."""
+        self.patch(unix_locks.sys, "platform", "darwin")
         self.leave(os.getppid())
         self.assertRaises(
             CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
         )
         self.assertTrue(self.lock.is_symlink())
+        self.lock.unlink()
+        self.lock.symlink_to(str(os.getpid()))
+        await self.assert_listens()
+
+    async def test_other_file(self):
+        """A file that is no socket stays."""
+        Path(self.path).write_text("mine")
+        self.lock.symlink_to(str(os.getppid()))
+        self.assertRaises(
+            CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
+        )
+        self.assertEqual(Path(self.path).read_text(), "mine")
+        gc.collect()
+        self.flushWarnings()  # Twisted does not close the socket that cannot listen
 
     async def test_used(self):
         """So does that of a socket which this process itself has opened."""

@@ -1,5 +1,6 @@
 """Tests of popserv.options.config_file."""
 
+import codecs
 import os
 from unittest.mock import patch
 
@@ -58,6 +59,11 @@ class EntriesTests(FileCase):
         for text in ("", "\n", "# text"):
             self.assertEqual(self.read(text).entries, [])
 
+    def test_byte_order_mark(self):
+        """A byte order mark, which some editors write, is ignored, as in files with secrets."""
+        (entry,) = self.read(codecs.BOM_UTF8 + b"number = 1").entries
+        self.assertEqual(entry.arguments, ["--number=1"])
+
     @given(
         st.lists(
             st.sampled_from(
@@ -95,6 +101,8 @@ class EntriesTests(FileCase):
             ("flag = true\nflag = true", "line 2"),
             ("\ntext", "line 2"),
             (b"text = '\xff'", ": it is not UTF-8"),
+            (f"number = {5000 * '9'}", ": Exceeds the limit"),
+            ("many = " + 5000 * "[", ": "),
         ):
             error = self.assertRaises(ConfigError, self.read, text)
             self.assertTrue(str(error).startswith(self.path), error)

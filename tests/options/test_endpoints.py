@@ -19,6 +19,7 @@ class LoopbackTests(SynchronousTestCase):
             ("tcp:9110:backlog=9", "127.0.0.1"),
             ("tcp6:9110", "::1"),
             ("tcp6:9110:9", "::1"),
+            ("TCP6:9110", "::1"),
         ):
             self.assertEqual(self.interface(with_interface(endpoint)), interface, endpoint)
 
@@ -62,7 +63,7 @@ class BacklogTests(SynchronousTestCase):
     def test_default(self):
         """A port has the longest queue that the system allows, and not Twisted's of 50."""
         self.assertGreater(BACKLOG, 50)
-        for endpoint in ("tcp:9110", "tcp:port=9110", "tcp6:9110", "unix:/run/pop3.sock:600"):
+        for endpoint in ("tcp:9110", "tcp:port=9110", "TCP6:9110", "unix:/run/pop3.sock:600"):
             self.assertEqual(self.backlog(with_backlog(endpoint)), BACKLOG, endpoint)
         longer = with_backlog("ssl:9110:key.pem:cert.pem")
         self.assertEqual(longer, f"ssl:9110:key.pem:cert.pem:backlog={BACKLOG}")

@@ -195,6 +195,10 @@ class LimitTests(OptionsCase):
         self.assertEqual(self.parse("--workers=3", "--max-connections=3")["workers"], 3)
         with patch("os.sched_getaffinity", lambda _: {0, 2, 5}, create=True):
             self.assertEqual(self.parse("--workers=auto")["workers"], 3)
+            # Each of them has a connection.
+            for connections, workers in (("2", 2), ("4", 3)):
+                options = self.parse("--workers=auto", "--max-connections", connections)
+                self.assertEqual(options["workers"], workers)
         with patch("popserv.options.server.os", ModuleWithout(os, "sched_getaffinity")):
             for cores, workers in ((7, 7), (None, 1)):
                 with patch("os.cpu_count", lambda cores=cores: cores):

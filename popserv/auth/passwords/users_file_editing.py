@@ -17,7 +17,9 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
+from popserv.auth.names import prepared_name
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.runtime.closing import close
@@ -30,6 +32,12 @@ _COMPONENT = re.compile("/+[^/]+")
 
 _MAX_LINKS = 40
 """As on Linux."""
+
+_NO_ACL = (errno.ENODATA, errno.ENOTSUP)
+"""The errors of getxattr(2) on a file, or a file system, without it."""
+
+_ACL = "system.posix_acl_access"
+"""The extended attribute of Linux with the access control list of a file (acl(5))."""
 
 _COPY = f".users-new-{os.uname().nodename}"
 """The name of the edited copy, in the directory of the users file: on NFS each machine has one."""
@@ -59,12 +67,19 @@ def remove_user(path: str, name: bytes) -> None:
 def change_user(path: str, name: bytes, change: Change) -> None:
     """Change the first line of a user, or add one; a user who is removed loses all lines.
 
+    If the name is not in the file, its prepared form is looked up.
+
     :raises UsersFileError: the change refuses, or the file cannot be written.
     """
 
     def edit(lines: list[bytes]) -> list[bytes]:
         start = name + b":"
         index = _find(lines, start)
+        if index is None:
+            # As logins do; popserv user add has written this form.
+            prepared = prepared_name(name) + b":"
+            index = _find(lines, prepared)
+            start = start if index is None else prepared
         if index is None:
             record = change(None)
             return lines if record is None else [*lines, start + record]
@@ -107,6 +122,60 @@ def _find(lines: list[bytes], start: bytes) -> int | None:
     return next((index for index, line in enumerate(lines) if line.startswith(start)), None)
 
 
+class _Access(NamedTuple):
+    """Who has access to a file: the owner and the group of ``owner``, the mode, and the ACL."""
+
+    owner: os.stat_result
+    mode: int
+    acl: bytes | None = None
+
+    @classmethod
+    def of(cls, fd: int) -> _Access:
+        """Return that of a file, without the permissions of others."""
+        status = os.fstat(fd)
+        return cls(status, stat.S_IMODE(status.st_mode) & 0o660, _acl(fd))
+
+    def give(self, fd: int) -> None:
+        """Give it to a new file, whose owner stays unless this process is root.
+
+        :raises OSError: the file cannot be changed; also if a group has access of which this user
+            is no member.
+        """
+        group = self.owner.st_gid
+        if os.geteuid() == 0:
+            os.fchown(fd, self.owner.st_uid, group)
+        elif self.mode & stat.S_IRWXG and os.fstat(fd).st_gid != group:
+            # Another group must not read secrets, and the server may need this one.
+            try:
+                os.fchown(fd, -1, group)
+            except PermissionError:
+                problem = (
+                    f"group {group} has access to it, of which {user_name(this_uid())} is no "
+                    "member; run the command as root"
+                )
+                raise OSError(errno.EINVAL, problem) from None
+        if self.acl is not None:
+            os.setxattr(fd, _ACL, self.acl)
+        elif _acl(fd) is not None:
+            # The default of the directory for new files.
+            os.removexattr(fd, _ACL)
+        # The last, because with an ACL it limits what that permits.
+        os.fchmod(fd, self.mode)
+
+
+def _acl(fd: int) -> bytes | None:
+    """Return the access control list of a file, or None if there is none."""
+    try:
+        return os.getxattr(fd, _ACL)
+    except AttributeError:
+        # This is not Linux.
+        return None
+    except OSError as error:
+        if error.errno not in _NO_ACL:
+            raise
+        return None
+
+
 def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     """Replace the file by its edited lines, atomically."""
     publish: Callable[[str, str], None] = os.rename
@@ -116,19 +185,18 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
         with _locked(directory, fcntl.LOCK_EX) as directory_fd:
             try:
                 with open(path, "rb", opener=_open_no_link) as file:
-                    owner = os.fstat(file.fileno())
+                    access = _Access.of(file.fileno())
                     text = file.read()
                     mark = codecs.BOM_UTF8 if text.startswith(codecs.BOM_UTF8) else b""
                     text = text.removeprefix(mark)
                     lines = text.removesuffix(b"\n").split(b"\n") if text else []
-                    mode = stat.S_IMODE(owner.st_mode) & 0o660
             except FileNotFoundError:
                 # A new file belongs to the owner of the directory: the server's user.
-                owner, mark, lines, mode = os.fstat(directory_fd), b"", [], 0o600
+                access, mark, lines = _Access(os.fstat(directory_fd), 0o600), b"", []
                 publish = _link
             text = b"\n".join(edit(lines))
             text = mark + (text + b"\n" if text else b"")
-            with _written(directory, text, owner, mode) as copy:
+            with _written(directory, text, access) as copy:
                 publish(copy, path)
             os.fsync(directory_fd)
     except OSError as error:
@@ -166,7 +234,7 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> Iterator[str]:
+def _written(directory: str, text: bytes, access: _Access) -> Iterator[str]:
     """Write the copy, and yield its path; after an error it is removed."""
     copy = os.path.join(directory, _COPY)
     with suppress(FileNotFoundError):
@@ -176,9 +244,7 @@ def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> I
         with open(fd, "wb") as file:
             file.write(text)
             file.flush()
-            os.fchmod(file.fileno(), mode)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            access.give(file.fileno())
             os.fsync(file.fileno())
         yield copy
     except BaseException:

@@ -39,6 +39,24 @@ class EditingTests(AccountsCase):
             self.assertEqual(await read_accounts(self.database), {b"ann": record, **bob})
         self.assertEqual(await self.change(self.changes.remove()), bob)
 
+    async def test_spellings(self):
+        """A user is found by each spelling of the name, and first by that of the table."""
+        composed, decomposed = "é".encode(), "e\u0301".encode()
+        for names, changed in (
+            ((composed,), composed),
+            ((decomposed,), decomposed),
+            ((composed, decomposed), decomposed),
+        ):
+            self.sql("TRUNCATE account")
+            for name in names:
+                self.add(name, b"{X}a")
+            expected = dict.fromkeys(names, b"{X}a") | {changed: b"{X}a::::::nologin"}
+            changes = UserChanges(decomposed, "store.toml")
+            await change_account(self.database, decomposed, changes.disable())
+            self.assertEqual(await read_accounts(self.database), expected)
+            await change_account(self.database, decomposed, changes.remove())
+            self.assertNotIn(changed, await read_accounts(self.database))
+
     async def test_same(self):
         """A change to what is there already writes nothing."""
         self.add(b"ann", b"{X}a::::::nologin")

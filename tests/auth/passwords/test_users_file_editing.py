@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,25 @@ class EditingTests(UsersFileCase):
             self.assertRaises(ValueError, set_secret, self.path, name, b"{PLAIN}x", new=True)
         self.assertEqual(os.listdir(self.directory), [])
 
+    def test_spellings(self):
+        """A user is found by each spelling of the name, and first by that of the file."""
+        composed, decomposed = "é".encode(), "e\u0301".encode()
+        for before, name, after in (
+            (b"%b:{X}a\n" % composed, decomposed, b"%b:{X}n\n" % composed),
+            (b"%b:{X}a\n" % composed, composed, b"%b:{X}n\n" % composed),
+            (b"%b:{X}a\n" % decomposed, decomposed, b"%b:{X}n\n" % decomposed),
+            (
+                b"%b:{X}a\n%b:{X}b\n" % (composed, decomposed),
+                decomposed,
+                b"%b:{X}a\n%b:{X}n\n" % (composed, decomposed),
+            ),
+        ):
+            self.write(before)
+            set_secret(self.path, name, b"{X}n", new=False)
+            self.assertEqual(self.content(), after)
+            remove_user(self.path, name)
+            self.assertNotIn(b"{X}n", self.content())
+
     def test_modes_kept(self):
         """The permissions of owner and group are kept, those of other users are removed."""
         for before, after in (
@@ -198,6 +218,76 @@ class EditingTests(UsersFileCase):
         self.patch(users_file_editing.os, "geteuid", lambda: 1000)
         self.patch(users_file_editing.os, "fchown", None)
         set_secret(self.path, b"ann", b"{PLAIN}b", new=True)
+        self.assertEqual(self.content(), b"ann:{PLAIN}b\n")
+
+    def test_group_kept(self):
+        """A group that can read the file keeps it; if that is impossible, nothing is changed."""
+        status = os.stat(self.directory)
+        changed, group_of_old = [], [0]
+
+        def fchown(fd, uid, gid):
+            changed.append((uid, gid))
+            if gid == 56:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        def fstat(fd):
+            found = os_fstat(fd)
+            group = group_of_old[0] if found.st_size == 13 else status.st_gid
+            return os.stat_result((*found[:5], group, *found[6:10]))
+
+        os_fstat = os.fstat
+        self.patch(users_file_editing.os, "geteuid", lambda: 1000)
+        self.patch(users_file_editing.os, "fchown", fchown)
+        self.patch(users_file_editing.os, "fstat", fstat)
+        for group, mode, expected in (
+            (status.st_gid, 0o640, []),
+            (34, 0o640, [(-1, 34)]),
+            (34, 0o600, []),
+            (56, 0o600, []),
+        ):
+            changed.clear()
+            group_of_old[0] = group
+            self.write(b"ann:{PLAIN}a\n", mode)
+            set_secret(self.path, b"ann", b"{PLAIN}bc", new=False)
+            self.assertEqual((changed, self.mode()), (expected, mode))
+        self.write(b"ann:{PLAIN}a\n", 0o640)
+        error = self.error_of(set_secret, self.path, b"ann", b"{PLAIN}bc", new=False)
+        self.assertIn(f"cannot write {self.path}: group 56 has access to it, of which ", error)
+        self.assertIn(" is no member; run the command as root", error)
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+        self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_acl(self):
+        """The access control list of a file stays, also if its directory has one for new files."""
+        # acl(5): the owner, a user, the group, the mask and others.
+        named, default = (
+            struct.pack("<I" + 5 * "HHi", 2, 1, 6, -1, 2, 4, uid, 4, 0, -1, 16, 4, -1, 32, 0, -1)
+            for uid in (1234, 2345)
+        )
+        self.write(b"ann:{PLAIN}a\n", 0o640)
+        try:
+            os.setxattr(self.directory, "system.posix_acl_default", default)
+        except (OSError, AttributeError):
+            raise SkipTest("the file system has no ACL") from None
+        set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+        self.assertEqual((os.listxattr(self.path), self.mode()), ([], 0o640))
+        os.setxattr(self.path, "system.posix_acl_access", named)
+        set_secret(self.path, b"ann", b"{PLAIN}c", new=False)
+        self.assertEqual(os.getxattr(self.path, "system.posix_acl_access"), named)
+        self.assertEqual(self.mode(), 0o640)
+
+    def test_no_acl(self):
+        """Elsewhere files have none; if it cannot be read, the file stays."""
+        self.write(b"ann:{PLAIN}a\n")
+        for error in (OSError(errno.ENOTSUP, ""), AttributeError()):
+            with mock.patch.object(users_file_editing.os, "getxattr", side_effect=error):
+                set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+            self.assertEqual(self.content(), b"ann:{PLAIN}b\n")
+        with mock.patch.object(
+            users_file_editing.os, "getxattr", side_effect=OSError(errno.EIO, "I/O error")
+        ):
+            error = self.error_of(set_secret, self.path, b"ann", b"{PLAIN}c", new=False)
+        self.assertIn("I/O error", error)
         self.assertEqual(self.content(), b"ann:{PLAIN}b\n")
 
     def test_symbolic_link(self):
