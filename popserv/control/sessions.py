@@ -84,12 +84,7 @@ class Sessions:
         return kicked
 
     def _numbered(self) -> Iterator[tuple[int, Connection]]:
-        # Others wait for the header of a proxy.
-        return (
-            (number, each)
-            for number, each in self._connections.by_number.items()
-            if isinstance(each, Connection)
-        )
+        return iter(self._connections.by_number.items())
 
     def _describe(self, number: int, connection: Connection) -> Mapping[str, Any]:
         session, events = connection.session, connection.events

@@ -113,7 +113,7 @@ class ListedTests(SessionsTestCase):
 
     def test_others(self):
         """What waits for the header of a proxy is not listed."""
-        self.connections.add(SimpleNamespaceWithHash(), "waiting")
+        self.connections.add_waiting(SimpleNamespaceWithHash(), "waiting")
         self.assertEqual((self.ids(), self.sessions.kick("")), ([], 0))
 
     def ids(self, after=FIRST):
