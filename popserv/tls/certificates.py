@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -93,6 +95,8 @@ class Certificates:
         self._checked = self._ticket_key_made = clock()
         self._loaded: dict[Files, tuple[Stamps, Any]] = {}
         self._client_cas: _ClientCAs | None = None
+        # Those that certificates verify clients by, because handshakes with them succeed.
+        self._trusted: Sequence[x509.Certificate] = ()
         self._server_certificates: list[ServerCertificate] = []
         self._by_name: dict[str, ServerCertificate] = {}
         self._errors = self._load()
@@ -165,7 +169,9 @@ class Certificates:
         reload = Reload(self._loaded)
         if self._client_ca is not None:
             self._client_cas = reload.load((self._client_ca,), _ClientCAs) or self._client_cas
-        client_cas = self._client_cas.certificates if self._client_cas else ()
+        client_cas: Sequence[x509.Certificate] = ()
+        if self._client_cas is not None:
+            client_cas = self._client_cas.certificates
 
         def load(certificate: str, private_key: str) -> ServerCertificate:
             return ServerCertificate(certificate, private_key, self._profile, self._choose)
@@ -184,8 +190,13 @@ class Certificates:
                 each.trust(client_cas)
             except CertificateError as error:
                 reload.errors[str(self._client_ca)] = ((), str(error))
+                client_cas = self._trusted
+                # A renewed certificate has no CAs yet.
+                with suppress(CertificateError):
+                    each.trust(client_cas)
             for name in each.names:
                 self._by_name.setdefault(name, each)
+        self._trusted = client_cas
         return reload.errors
 
     def _choose(self, connection: SSL.Connection) -> None:
