@@ -67,8 +67,9 @@ class Certificates:
     not for clients, fails the handshake.  An intermediate CA needs no root above it.  No session
     is resumed then, so that every handshake verifies the certificate.
 
-    Files are checked before a handshake, at most once a second of ``clock``, and read in the
-    reactor's thread: they must be local, and readable by the user that the server runs as.
+    Files are checked before a handshake, and before the ends of certificates are told or warned of,
+    at most once a second of ``clock``, and read in the reactor's thread: they must be local, and
+    readable by the user that the server runs as.
     A certificate with which no client could connect cannot be loaded: handshakes are tried in
     memory.  A file that cannot be reloaded stays as it was; that is logged once for each change,
     and tried again.  In a directory, a certificate is removed only with both of its files.
@@ -109,16 +110,14 @@ class Certificates:
         If the client closes its end only, the protocol of ``tlsProtocol`` is told; see
         ServerConnection.
         """
-        now = self._clock()
-        if now - self._checked >= _CHECK_INTERVAL:
-            self._checked = now
-            self._load_changed_files()
-        if now - self._ticket_key_made >= TICKET_KEY_LIFETIME:
+        self._check_files()
+        if self._clock() - self._ticket_key_made >= TICKET_KEY_LIFETIME:
             self._change_ticket_key()
         return ServerConnection(self._server_certificates[0].context, tlsProtocol)
 
     def warn_of_expiry(self) -> None:
         """Log a warning for each certificate or client CA that has expired or expires soon."""
+        self._check_files()
         for each in self._server_certificates:
             each.warn_of_expiry()
         if self._client_cas is not None:
@@ -131,16 +130,25 @@ class Certificates:
 
     def overview(self) -> list[Mapping[str, Any]]:
         """Return the file, the DNS names and the end of each server certificate."""
+        self._check_files()
         return [each.overview() for each in self._server_certificates]
 
     def ends(self) -> list[tuple[str, float]]:
         """Return the file of each server certificate, and when it ends in seconds since 1970."""
+        self._check_files()
         return [each.end() for each in self._server_certificates]
 
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""
         self._errors = {}
         self._load_changed_files()
+
+    def _check_files(self) -> None:
+        """Load the files that have changed, unless they were checked of late."""
+        now = self._clock()
+        if now - self._checked >= _CHECK_INTERVAL:
+            self._checked = now
+            self._load_changed_files()
 
     def _load_changed_files(self) -> None:
         before = self._loaded
