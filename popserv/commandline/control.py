@@ -91,18 +91,21 @@ def run(command: str, options: argparse.Namespace) -> int:
         return run_on_hosts(command, options)
     if options.host is not None:
         raise ValueError("--host requires --store, which names the store that the hosts share")
+    code = missing = 0
     try:
         with ControlClient(options.control) as client:
-            _RUN[command](client, options)
-            if client.missing:
-                print(
-                    f"popserv: {client.missing} of the processes have not answered in time",
-                    file=sys.stderr,
-                )
-            return 1 if client.missing else 0
+            try:
+                _RUN[command](client, options)
+            finally:
+                missing = client.missing
     except ControlError as error:
         print(f"popserv: {error}", file=sys.stderr)
-        return 1
+        code = 1
+    if missing:
+        # After an error as well: a connection may be one of theirs.
+        print(f"popserv: {missing} of the processes have not answered in time", file=sys.stderr)
+        code = 1
+    return code
 
 
 def _who(client: ControlClient, options: argparse.Namespace) -> None:

@@ -13,18 +13,30 @@ def socket_path(endpoint: str) -> str:
 
     :raises ValueError: it is another kind of endpoint; no other has permissions.
     """
-    kind, *parts = re.split(r"(?<!\\):", endpoint)
-    if kind != "unix" or not parts or not parts[0]:
+    kind, unnamed, named = _split(endpoint)
+    path = unnamed[0] if unnamed else named.get("address")
+    if kind != "unix" or not path:
         raise ValueError(
             f"{endpoint} is no UNIX socket, whose permissions say who may use it; use one such as "
             f"{DEFAULT_ENDPOINT}"
         )
-    return re.sub(r"\\(.)", r"\1", parts[0].removeprefix("address="))
+    return re.sub(r"\\(.)", r"\1", path)
 
 
 def with_mode(endpoint: str) -> str:
-    """Return the endpoint with the mode 0600, unless it has a mode, by its name or its place."""
-    _, *arguments = re.split(r"(?<!\\):", endpoint)
-    unnamed = [each for each in arguments if not re.match("[a-z]+=", each)]
-    is_given = len(unnamed) > 1 or any(each.startswith("mode=") for each in arguments)
-    return endpoint if is_given else f"{endpoint}:mode=600"
+    """Return the endpoint with the mode 0600, unless it has a mode."""
+    _, unnamed, named = _split(endpoint)
+    return endpoint if "mode" in named or len(unnamed) > 1 else f"{endpoint}:mode=600"
+
+
+def _split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
+    """Return the kind of an endpoint, and its arguments without and with names."""
+    kind, *arguments = re.split(r"(?<!\\):", endpoint)
+    unnamed, named = [], {}
+    for each in arguments:
+        name, *value = re.split(r"(?<!\\)=", each, maxsplit=1)
+        if value:
+            named[name] = value[0]
+        else:
+            unnamed.append(each)
+    return kind, unnamed, named

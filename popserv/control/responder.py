@@ -164,7 +164,7 @@ class Responder(amp.CommandLocator):
 def _respond(responder: Callable[[Any], Any], box: Any) -> Any:
     try:
         return responder(box)
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         # AMP would log an error of the client as one of the server.
         raise amp.RemoteAmpError(
             b"INVALID", "an argument is missing or invalid", local=Failure()

@@ -82,7 +82,7 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
             return
         if self._is_busy:
             self.disconnect("it has sent a command before the answer to the last one")
-        elif amp.COMMAND not in box or amp.ASK not in box:
+        elif {amp.COMMAND, amp.ASK, amp.ANSWER, amp.ERROR} & {*box} != {amp.COMMAND, amp.ASK}:
             self.disconnect("it has sent something else than a command")
         else:
             self._is_busy = True

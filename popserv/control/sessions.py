@@ -16,7 +16,7 @@ from popserv.server.connection_limit import CountedConnections
 from popserv.server.dismissal import dismiss
 from popserv.server.session_events import EndReason
 from popserv.transports.networks import parse_address, parse_network
-from popserv.transports.peers import uses_tls
+from popserv.transports.peers import ITLSAtProxy
 
 MAX_ITEMS = 100
 """The maximum number of connections in one answer of a process."""
@@ -84,24 +84,17 @@ class Sessions:
         return kicked
 
     def _numbered(self) -> Iterator[tuple[int, Connection]]:
-        # Others wait for the header of a proxy.
-        return (
-            (number, each)
-            for number, each in self._connections.by_number.items()
-            if isinstance(each, Connection)
-        )
+        return iter(self._connections.by_number.items())
 
     def _describe(self, number: int, connection: Connection) -> Mapping[str, Any]:
         session, events = connection.session, connection.events
-        tls = "proxy" if uses_tls(connection.transport) else None
-        if session.tls_state is not None:
-            tls = session.tls_state.version()
+        is_at_proxy = ITLSAtProxy.providedBy(connection.transport)
         login_time = events.login_time
         return {
             "id": f"{self._pid}.{number}",
             "user": None if session.name is None else printable(session.name),
             "address": events.peer,
-            "tls": tls,
+            "tls": connection.tls_version() or ("proxy" if is_at_proxy else None),
             "method": session.method if session.state is not State.AUTHORIZATION else None,
             "state": session.state.value,
             "age": round(self._now() - login_time, 1) if login_time else None,

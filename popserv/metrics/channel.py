@@ -54,8 +54,12 @@ class BoundedChannel(HTTPChannel):
         self._received += len(data)
         if self._received > self.MAX_REQUEST:
             self._reject(f"it has sent more than {self.MAX_REQUEST} octets")
-        else:
+            return
+        try:
             super().dataReceived(data)
+        except (ValueError, OSError):
+            # A Content-Length of thousands of digits, or no room for a body in a temporary file.
+            self._reject("it has sent a request that cannot be read")
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Return False: the connection is closed after the response."""

@@ -150,6 +150,12 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         else:
             self._start()
 
+    def tls_version(self) -> str | None:
+        """Return the version of TLS, also when the session has ended; None before a handshake."""
+        if not (self._has_completed_handshake and ISSLTransport.providedBy(self.transport)):
+            return None
+        return tls_state(self.transport).version()
+
     def start_session(self) -> None:
         """Start a new session, with no state of an earlier session on this connection."""
         factory, transport = self.factory, self.transport

@@ -44,6 +44,10 @@ class Connections(Generic[C]):
         """Add an unauthenticated connection; one without a network forms its own group."""
         self._add_to_group(connection, network or connection)
 
+    def add_waiting(self, connection: C, group: str) -> None:
+        """Add what waits for another protocol to take its place, which is then added itself."""
+        self._add_to_group(connection, group)
+
     def renew(self, connection: C) -> None:
         """Make a connection the youngest one; do nothing if it was removed meanwhile."""
         if connection in self._groups:
@@ -103,7 +107,7 @@ class Connections(Generic[C]):
 class CountedConnections(Connections[Any]):
     """The connections of a process, which also numbers them, and counts what becomes of them.
 
-    :ivar accepted: the number of connections that were added.
+    :ivar accepted: the number of connections that were added; one that waits is not among them.
     :ivar logins: the number of those that have logged in.
     :ivar evicted: the number of those that were evicted.
     :ivar by_number: the present ones, in the order of their numbers, which begin with 1.

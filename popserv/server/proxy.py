@@ -129,7 +129,7 @@ class HeaderReceiver(Protocol, TimeoutMixin):
             self.transport.abortConnection()
         else:
             # One group for all: if it is the largest, its oldest member is one that hangs.
-            pop3_factory.connections.add(self, "waiting for a PROXY header")
+            pop3_factory.connections.add_waiting(self, "waiting for a PROXY header")
             self.setTimeout(self._factory.HEADER_TIMEOUT)
 
     def dataReceived(self, data: bytes) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -65,8 +67,9 @@ class Certificates:
     not for clients, fails the handshake.  An intermediate CA needs no root above it.  No session
     is resumed then, so that every handshake verifies the certificate.
 
-    Files are checked before a handshake, at most once a second of ``clock``, and read in the
-    reactor's thread: they must be local, and readable by the user that the server runs as.
+    Files are checked before a handshake, and before the ends of certificates are told or warned of,
+    at most once a second of ``clock``, and read in the reactor's thread: they must be local, and
+    readable by the user that the server runs as.
     A certificate with which no client could connect cannot be loaded: handshakes are tried in
     memory.  A file that cannot be reloaded stays as it was; that is logged once for each change,
     and tried again.  In a directory, a certificate is removed only with both of its files.
@@ -93,6 +96,8 @@ class Certificates:
         self._checked = self._ticket_key_made = clock()
         self._loaded: dict[Files, tuple[Stamps, Any]] = {}
         self._client_cas: _ClientCAs | None = None
+        # Those that certificates verify clients by, because handshakes with them succeed.
+        self._trusted: Sequence[x509.Certificate] = ()
         self._server_certificates: list[ServerCertificate] = []
         self._by_name: dict[str, ServerCertificate] = {}
         self._errors = self._load()
@@ -105,16 +110,14 @@ class Certificates:
         If the client closes its end only, the protocol of ``tlsProtocol`` is told; see
         ServerConnection.
         """
-        now = self._clock()
-        if now - self._checked >= _CHECK_INTERVAL:
-            self._checked = now
-            self._load_changed_files()
-        if now - self._ticket_key_made >= TICKET_KEY_LIFETIME:
+        self._check_files()
+        if self._clock() - self._ticket_key_made >= TICKET_KEY_LIFETIME:
             self._change_ticket_key()
         return ServerConnection(self._server_certificates[0].context, tlsProtocol)
 
     def warn_of_expiry(self) -> None:
         """Log a warning for each certificate or client CA that has expired or expires soon."""
+        self._check_files()
         for each in self._server_certificates:
             each.warn_of_expiry()
         if self._client_cas is not None:
@@ -127,16 +130,25 @@ class Certificates:
 
     def overview(self) -> list[Mapping[str, Any]]:
         """Return the file, the DNS names and the end of each server certificate."""
+        self._check_files()
         return [each.overview() for each in self._server_certificates]
 
     def ends(self) -> list[tuple[str, float]]:
         """Return the file of each server certificate, and when it ends in seconds since 1970."""
+        self._check_files()
         return [each.end() for each in self._server_certificates]
 
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""
         self._errors = {}
         self._load_changed_files()
+
+    def _check_files(self) -> None:
+        """Load the files that have changed, unless they were checked of late."""
+        now = self._clock()
+        if now - self._checked >= _CHECK_INTERVAL:
+            self._checked = now
+            self._load_changed_files()
 
     def _load_changed_files(self) -> None:
         before = self._loaded
@@ -165,7 +177,9 @@ class Certificates:
         reload = Reload(self._loaded)
         if self._client_ca is not None:
             self._client_cas = reload.load((self._client_ca,), _ClientCAs) or self._client_cas
-        client_cas = self._client_cas.certificates if self._client_cas else ()
+        client_cas: Sequence[x509.Certificate] = ()
+        if self._client_cas is not None:
+            client_cas = self._client_cas.certificates
 
         def load(certificate: str, private_key: str) -> ServerCertificate:
             return ServerCertificate(certificate, private_key, self._profile, self._choose)
@@ -184,8 +198,13 @@ class Certificates:
                 each.trust(client_cas)
             except CertificateError as error:
                 reload.errors[str(self._client_ca)] = ((), str(error))
+                client_cas = self._trusted
+                # A renewed certificate has no CAs yet.
+                with suppress(CertificateError):
+                    each.trust(client_cas)
             for name in each.names:
                 self._by_name.setdefault(name, each)
+        self._trusted = client_cas
         return reload.errors
 
     def _choose(self, connection: SSL.Connection) -> None:

@@ -152,7 +152,8 @@ def parse_certificates(path: str, pem: bytes) -> list[x509.Certificate]:
 
     :raises CertificateError: there is none, or one is invalid.
     """
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
+    begun = pem.count(b"-----BEGIN CERTIFICATE-----")
+    if not begun:
         raise CertificateError(
             f"{path}: no certificate in this file; it must be PEM, with BEGIN CERTIFICATE"
         )
@@ -164,4 +165,7 @@ def parse_certificates(path: str, pem: bytes) -> list[x509.Certificate]:
             certificate.subject.rfc4514_string()
     except (*INVALID, crypto.Error):
         raise CertificateError(f"{path}: invalid certificate; copy it again") from None
+    if len(certificates) < begun:
+        # cryptography ignores one without an end, as in a file that is being written.
+        raise CertificateError(f"{path}: the file ends within a certificate; copy it again")
     return certificates

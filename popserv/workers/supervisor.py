@@ -110,7 +110,7 @@ class Supervisor(Listeners):
         """Allow workers this many seconds more to exit, in which their sessions may end."""
         self._stop_timeout = STOP_TIMEOUT + seconds
         for worker in self._processes():
-            worker.stop_timeout = self._stop_timeout
+            worker.allow(self._stop_timeout)
 
     def overview(self) -> Sequence[Mapping[str, Any]]:
         """Return number, pid, state and uptime of each process, in the order of the pids."""

@@ -50,7 +50,8 @@ class WorkerProcess(ProcessProtocol):
 
     :param number: the worker's number, from 1 to ``count``.
     :ivar failure_reason: why the process could not start, if it has said so.
-    :ivar stop_timeout: the seconds that the process has to exit before it is killed.
+    :ivar stop_timeout: the seconds that the process has to exit before it is killed; see
+        :meth:`allow`.
     """
 
     is_ready = False
@@ -85,6 +86,8 @@ class WorkerProcess(ProcessProtocol):
         self._restart_delay = 0.0
         self._restart_call: Any = None
         self._kill_call: Any = None
+        # When the time to exit has begun.
+        self._exit_awaited_at = 0.0
         self._stopped: Deferred[None] | None = None
 
     def start_and_wait(self) -> None:
@@ -149,6 +152,14 @@ class WorkerProcess(ProcessProtocol):
         self._send_signal("TERM")
         self._schedule_kill()
         return self._stopped
+
+    def allow(self, seconds: float) -> None:
+        """Set ``stop_timeout``, also for a process that is to exit already."""
+        self.stop_timeout = seconds
+        if self._kill_call is not None:
+            left = self._exit_awaited_at + seconds - self._reactor.seconds()
+            # It may not know yet that its sessions have less time.
+            self._kill_call.reset(max(STOP_TIMEOUT, left))
 
     def reload(self) -> None:
         """Send SIGHUP to the process, if it runs; it is handled once the process has started."""
@@ -314,6 +325,7 @@ class WorkerProcess(ProcessProtocol):
     def _schedule_kill(self) -> None:
         """Kill the process if it does not exit in time."""
         if self._kill_call is None:
+            self._exit_awaited_at = self._reactor.seconds()
             self._kill_call = self._reactor.callLater(self.stop_timeout, self._kill_after_timeout)
 
     def _kill_after_timeout(self) -> None:

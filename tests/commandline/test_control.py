@@ -174,6 +174,21 @@ class ControlCommandTests(ControlMixin, TestCase):
             (code, output), (1, "popserv: 2 of the processes have not answered in time\n")
         )
 
+    async def test_missing_after_error(self):
+        """That is said, too, if the others have nobody to kick."""
+        self.listen(ask=lambda *_: succeed(Answers([0], 1)))
+        code, output = await self.run_command("kick", "ann")
+        self.assertEqual(
+            (code, output.splitlines()),
+            (
+                1,
+                [
+                    "popserv: ann has no connection",
+                    "popserv: 1 of the processes have not answered in time",
+                ],
+            ),
+        )
+
     async def test_errors(self):
         """A refusal, and a server that is not there, are errors in one line."""
         self.listen()

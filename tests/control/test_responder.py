@@ -227,6 +227,7 @@ class CommandTests(ResponderTestCase):
             (commands.Kick, {}),
             (commands.Kick, {b"whom": b"\xff"}),
             (commands.Drain, {b"seconds": b"many", b"workers": b"False"}),
+            (commands.Drain, {b"workers": b"perhaps"}),
             (commands.List, {b"listing": b"sessions"}),
         ]:
             respond = self.responder().locateResponder(command.commandName)

@@ -172,7 +172,13 @@ class WrongClientTests(ServerTestCase):
 
     def test_no_command(self):
         """Answers to questions that were never asked are refused, and nothing after them runs."""
-        for box in (amp.AmpBox({amp.ANSWER: b"1"}), amp.AmpBox({amp.COMMAND: b"reload"})):
+        both = {amp.COMMAND: b"reload", amp.ASK: b"1"}
+        for box in (
+            amp.AmpBox({amp.ANSWER: b"1"}),
+            amp.AmpBox({amp.COMMAND: b"reload"}),
+            amp.AmpBox({**both, amp.ANSWER: b"1"}),
+            amp.AmpBox({**both, amp.ERROR: b"1"}),
+        ):
             protocol = self.open()
             protocol.dataReceived(box.serialize() + octets_of(commands.Reload))
             self.assert_disconnected(protocol, "it has sent something else than a command")

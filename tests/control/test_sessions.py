@@ -1,7 +1,6 @@
 """What is known of the connections of a process, and how they are ended."""
 
 import os
-from types import SimpleNamespace
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
@@ -74,9 +73,10 @@ class ListedTests(SessionsTestCase):
     def test_tls(self):
         """The version of TLS is shown, or that the proxy has it."""
         client = self.logged_in()
-        client.server.session.tls_state = SimpleNamespace(version=lambda: "TLSv1.3")
+        client.server.tls_version = lambda: "TLSv1.3"
         self.assertEqual(self.one()["tls"], "TLSv1.3")
-        client.server.session.tls_state = None
+        client.server.tls_version = lambda: None
+        self.assertEqual(self.one()["tls"], None)
         alsoProvides(client.transport, ITLSAtProxy)
         self.assertEqual(self.one()["tls"], "proxy")
 
@@ -113,7 +113,7 @@ class ListedTests(SessionsTestCase):
 
     def test_others(self):
         """What waits for the header of a proxy is not listed."""
-        self.connections.add(SimpleNamespaceWithHash(), "waiting")
+        self.connections.add_waiting(SimpleNamespaceWithHash(), "waiting")
         self.assertEqual((self.ids(), self.sessions.kick("")), ([], 0))
 
     def ids(self, after=FIRST):

@@ -1,5 +1,7 @@
 """HTTP clients that are right and wrong."""
 
+import tempfile
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
@@ -159,6 +161,24 @@ class WrongClientTests(ChannelCase):
             self.assertEqual(self.rejections()[-1:], ["it has sent more than 16384 octets"])
             self.lose(channel)
             self.clock.advance(BoundedSite.LOG_INTERVAL)
+
+    def test_unreadable(self):
+        """A length that Python does not read, or a body that cannot be stored, is no error."""
+        self.patch(tempfile, "TemporaryFile", self.no_room)
+        for field in (
+            b"Content-Length: " + b"9" * 5000,
+            b"Content-Length: 200000",
+            b"Transfer-Encoding: chunked",
+        ):
+            channel = self.open(b"POST / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n")
+            self.assertTrue(channel.transport.aborted, field)
+            self.lose(channel)
+            self.clock.advance(BoundedSite.LOG_INTERVAL)
+        self.assertEqual(self.rejections(), ["it has sent a request that cannot be read"] * 3)
+
+    def no_room(self):
+        """Stand for tempfile.TemporaryFile on a full disk, or in a chroot jail."""
+        raise FileNotFoundError
 
     def test_silent(self):
         """A client that sends no request, or stops within one, is disconnected after a time."""

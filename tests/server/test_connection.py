@@ -57,11 +57,27 @@ class GreetingTests(ServerTestCase):
         transport.getHandle = lambda: SSL.Connection(SSL.Context(SSL.TLS_METHOD))
         server.makeConnection(transport)
         self.assertEqual((transport.value(), transport.producer), (b"", None))
+        self.assertIsNone(server.tls_version())
         server.handshakeCompleted()
         self.assertEqual(transport.value(), b"+OK POP3 server ready\r\n")
         self.assertEqual((transport.producer, transport.streaming), (server, True))
         server.dataReceived(b"USER ann\r\nPASS pw\r\n")
         self.assertIn(b"maildrop has 2 messages", transport.value())
+
+    def test_tls_version(self):
+        """The version of TLS is known from the handshake until the connection is lost."""
+        client = self.connect()
+        server, transport = client.server, client.transport
+        self.assertIsNone(server.tls_version())
+        # As STLS does.
+        transport.unregisterProducer()
+        directlyProvides(transport, ISSLTransport)
+        transport.getHandle = lambda: SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+        self.assertIsNone(server.tls_version())
+        server.handshakeCompleted()
+        for _ in range(2):
+            self.assertTrue(server.tls_version().startswith("TLS"))
+            server.end_session()
 
     def test_no_delay(self):
         """Replies do not wait for the acknowledgment of those before them."""

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.auth.throttle.starts import BURST
 from popserv.server import proxy
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.proxy import ProxyFactory
 from popserv.testing import MemoryTransport
 from popserv.transports.networks import LOOPBACK
@@ -310,6 +311,20 @@ class EvictionTests(ProxyCase):
         for each in (ann, other, waiting[-1]):
             self.assertFalse(each.transport.aborted)
         self.assertEqual(len(self.factory.connections), 6)
+
+    def test_counted_once(self):
+        """A connection is counted when it has its header, and once, however late that is."""
+        counts = CountedConnections()
+        self.serve(connections=counts)
+        late = [self.through_proxy() for _ in range(3)]
+        self.assertEqual((counts.accepted, counts.by_number, len(counts)), (0, {}, 3))
+        for each in late[:2]:
+            each.send(LINE)
+        at_once = self.through_proxy(LINE)
+        late[2].lose()
+        servers = [late[0].server, late[1].server, at_once.server]
+        self.assertEqual((counts.accepted, len(counts)), (3, 3))
+        self.assertEqual(list(counts.by_number.values()), servers)
 
     def test_client_address(self):
         """After the header the client's address counts, for eviction and for penalties."""

@@ -313,6 +313,16 @@ class ClientCertificateTests(ClientCertificateTestCase):
             )
             logged = [line for line in self.take_log() if "name fewer client CAs" in line]
             self.assertEqual(len(logged), lines)
+        # Those before are also used with a certificate that is renewed then.
+        self.write("server.pem", issue("pop.example.org", issuer=CA).pem())
+        for _ in range(2):
+            self.pass_check_interval()
+            self.assertEqual(
+                self.connect(certificates, ann).certificate_names(), [b"ann@example.org"]
+            )
+        self.write("ca.pem", OTHER_CA.certificate_pem())
+        self.pass_check_interval()
+        self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
 
     def test_sni(self):
         """The current client CAs are used with every certificate that SNI selects."""

@@ -206,6 +206,20 @@ class ReloadTests(CertificatesTestCase):
         self.assertEqual(Handshake(certificates).presented(), new.der())
         self.assertEqual(self.take_log(), [f"{certificate}: TLS certificates reloaded"])
 
+    def test_half_written_chain(self):
+        """So they are while the file ends within a certificate of the chain."""
+        whole = SERVER_CERTIFICATE.certificate_pem()
+        certificate = self.write("cert.pem", whole)
+        certificates = self.load(certificate, self.write("key.pem", SERVER_CERTIFICATE.key_pem()))
+        begin = b"-----BEGIN CERTIFICATE-----\n"
+        end = whole.rindex(b"-----END")
+        for cut, is_whole in ((begin, False), (begin + whole[30:end], False), (b"", True)):
+            self.write("cert.pem", whole + cut)
+            self.pass_check_interval()
+            self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+            (line,) = self.take_log()
+            self.assertEqual("ends within a certificate; copy it again" in line, not is_whole)
+
     def test_in_place(self):
         """A file that is changed in place, or behind a symbolic link, is reloaded."""
         path = self.write("archive/1.pem", SERVER_CERTIFICATE.pem())

@@ -66,6 +66,22 @@ class ExpiryTests(CertificatesTestCase):
         self.load(self.path("certs/c.pem")).warn_of_expiry()
         self.assertEqual(self.take_log(), [])
 
+    def test_no_client(self):
+        """A renewed certificate is loaded before its end is told, if no client has connected."""
+        path = self.write("cert.pem", issue("a.example.org", ends=1).pem())
+        certificates = self.load(path)
+        for tell, ends in (
+            (certificates.warn_of_expiry, 50),
+            (certificates.overview, 60),
+            (certificates.ends, 70),
+        ):
+            before = certificates.server_certificates[0].end()
+            self.write("cert.pem", issue("a.example.org", ends=ends).pem())
+            self.pass_check_interval()
+            tell()
+            self.assertEqual(self.take_log(), [f"{path}: TLS certificates reloaded"])
+            self.assertGreater(certificates.server_certificates[0].end(), before)
+
     def test_reloaded(self):
         """A certificate that is loaded later is checked; the others are not logged again."""
         self.write("certs/a.pem", issue("a.example.org", ends=1).pem())

@@ -347,6 +347,17 @@ class ReplacementTests(SupervisorTestCase):
         self.reactor.advance(2)
         self.assertEqual(self.processes[0].signals, ["TERM", "KILL"])
 
+    def test_more_time_to_leave(self):
+        """More seconds for the sessions count from the start, and fewer take nothing away."""
+        self.supervisor.replace_workers()
+        self.step()
+        for seconds, wait in ((100, 50), (200, STOP_TIMEOUT + 149), (0, STOP_TIMEOUT - 1)):
+            self.supervisor.wait_for_sessions(seconds)
+            self.reactor.advance(wait)
+            self.assertEqual(self.processes[0].signals, ["TERM"])
+        self.reactor.advance(1)
+        self.assertEqual(self.processes[0].signals, ["TERM", "KILL"])
+
     def test_stop(self):
         """When the server stops, workers that are leaving or starting stop as well."""
         self.supervisor.replace_workers()

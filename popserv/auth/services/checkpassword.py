@@ -12,8 +12,7 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
@@ -99,24 +98,27 @@ class CheckPasswordChecker(PasswordService):
             raise TryLater("server too busy, try again later")
         is_connected, environment = client_is_connected.get(), _environment()
         await self._slots.acquire()
-        try:
-            if not is_connected():
-                raise TryLater
-            output = await self._run(text, environment, is_connected)
-        finally:
-            self._slots.release()
-        return service_user(output[b"USER"], output)
-
-    async def _run(self, text: bytes, environment: Any, is_connected: Any) -> dict[bytes, bytes]:
         if self._reactor is None:
             # twistd chooses the reactor after everything is imported.
             from twisted.internet import reactor
 
             self._reactor = reactor
+        process = _Process(self._reactor, text, is_connected)
+        try:
+            if not is_connected():
+                raise TryLater
+            output = await self._run(process, environment, is_connected)
+        finally:
+            # One that cannot be killed goes on.
+            process.when_gone(self._slots.release)
+        return service_user(output[b"USER"], output)
+
+    async def _run(
+        self, process: _Process, environment: Any, is_connected: Any
+    ) -> dict[bytes, bytes]:
         mark = b"POPSERV_CHECKPASSWORD=%b" % secrets.token_hex(16).encode("ascii")
         # A chroot jail may have env in /bin only.
         report = (shutil.which("env", path=os.defpath) or "/usr/bin/env", "-0", mark)
-        process = _Process(self._reactor, text, is_connected)
         try:
             self._reactor.spawnProcess(
                 process,
@@ -148,8 +150,8 @@ class CheckPasswordChecker(PasswordService):
 class _Process(ProcessProtocol):
     """One run of the program.
 
-    ``ended`` fires with the exit code, or None if a signal has ended the program; ``problem`` is
-    why it was killed.
+    ``ended`` fires with the exit code, or None if a signal has ended the program, or if it cannot
+    be killed; ``problem`` is why it was to be killed.
     """
 
     transport: Any
@@ -158,6 +160,8 @@ class _Process(ProcessProtocol):
         self.ended: Deferred[int | None] = Deferred()
         self.output = bytearray()
         self.problem = ""
+        self._is_running = False
+        self._gone: Callable[[], object] | None = None
         self._text = text
         self._is_connected = is_connected
         self._reactor = reactor
@@ -166,6 +170,7 @@ class _Process(ProcessProtocol):
 
     def connectionMade(self) -> None:
         """Send the name and the password."""
+        self._is_running = True
         self._check = self._reactor.callLater(1, self._look)
         self.transport.closeChildFD(0)
         self.transport.writeToChild(3, self._text)
@@ -189,8 +194,14 @@ class _Process(ProcessProtocol):
     def _kill(self, problem: str) -> None:
         if not self.problem:
             self.problem = problem
-            with suppress(ProcessExitedAlready):
+            try:
                 self.transport.signalProcess("KILL")
+            except ProcessExitedAlready:
+                pass
+            except PermissionError:
+                # It has become another user, as sudo does; its client need not wait.
+                self.problem += ", and this user cannot kill it"
+                self.ended.callback(None)
             # Its children may keep the pipe open.
             self.transport.loseConnection()
 
@@ -206,7 +217,18 @@ class _Process(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Report the exit code."""
         self._stop_check()
-        self.ended.callback(None if self.problem else _exit_code(reason))
+        self._is_running = False
+        if not self.ended.called:
+            self.ended.callback(None if self.problem else _exit_code(reason))
+        if self._gone is not None:
+            self._gone()
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Call a function when the program has ended, or now if it does not run."""
+        if self._is_running:
+            self._gone = call
+        else:
+            call()
 
     def _stop_check(self) -> None:
         if self._check.active():

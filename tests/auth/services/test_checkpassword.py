@@ -38,7 +38,7 @@ class HeldReactor(Clock):
     def __init__(self):
         super().__init__()
         self.killed = []
-        self.has_exited = False
+        self.has_exited = self.is_of_other = False
         self.closed_at = []
 
     def spawnProcess(self, process, *arguments, **options):
@@ -50,6 +50,8 @@ class HeldReactor(Clock):
         """See IProcessTransport."""
         if self.has_exited:
             raise ProcessExitedAlready
+        if self.is_of_other:
+            raise PermissionError
         self.killed.append(name)
 
     def closeChildFD(self, descriptor):
@@ -336,6 +338,26 @@ class CheckPasswordTests(TestCase):
         reactor.end(1)
         self.failureResultOf(asked, TryLater)
         self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
+
+    def test_not_killed(self):
+        """A program that this user cannot kill has its slot until it ends, but no login waits."""
+        for is_gone, data in ((False, b""), (True, b""), (False, b"x" * (1 << 17))):
+            reactor, connected = HeldReactor(), [True]
+            reactor.is_of_other = True
+            checker = CheckPasswordChecker(["/bin/true"], reactor)
+            log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+            asked = self.ask(checker, is_connected=partial(all, connected))
+            connected.append(not is_gone)
+            reactor.process.childDataReceived(1, data)
+            reactor.pump([1] * int(TIMEOUT))
+            self.failureResultOf(asked, TryLater)
+            told = [formatEvent(event).endswith(", and this user cannot kill it") for event in log]
+            self.assertEqual(told, [True] * (not is_gone))
+            self.assertEqual(len(reactor.closed_at), 1)
+            self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES - 1)
+            reactor.end(None)
+            self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
+            self.assertEqual(reactor.getDelayedCalls(), [])
 
     async def test_many(self):
         """The number of programs at a time is limited, and that of logins that wait."""
