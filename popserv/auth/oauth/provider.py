@@ -196,7 +196,7 @@ class _AbortableEndpoint:
     Agent does not give access to the connection once the response's headers have arrived.  A TLS
     connection whose peer does not respond would then stay open forever.
 
-    :ivar octets: those that were received; after more than ``MAX_OCTETS``, the connection is aborted.
+    :ivar octets: those that were received; the connection is aborted after ``MAX_OCTETS``.
     """
 
     def __init__(
