@@ -33,6 +33,7 @@ from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.oauth.tokens import ISSUER, FixedKeys, jwk_of, rsa_key
 from tests.auth.sql.harness import DatabaseCase
 from tests.doctor.harness import codes, open_directory, unprivileged
+from tests.live.slapd import Slapd
 
 
 class SQLTests(DatabaseCase):
@@ -88,6 +89,13 @@ class LDAPTests(DirectoryCase):
         """So is a user for the search who cannot bind."""
         bind = 'bind-dn = "uid=ann,ou=people,dc=example,dc=org"\nbind-password = "wrong"\n'
         self.assertEqual(await self.codes(SEARCH + bind), ["e ldap"])
+
+    async def test_anonymous(self):
+        """A server that does nothing but binds for who has not bound is right for a template."""
+        self.directory = Slapd(self, "require authc")
+        self.assertEqual(await self.codes(TEMPLATE), [])
+        self.directory.stop()
+        self.assertEqual(await self.codes(TEMPLATE), ["e ldap"])
 
     async def test_away(self):
         """One server of two that is away is a warning, and both are an error."""
