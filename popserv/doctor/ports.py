@@ -108,8 +108,20 @@ def _check_path(listening: Socket) -> Iterator[Finding]:
                 what = f"{this_user()} cannot connect to {path}"
                 yield unchecked("socket-path", listening.option, what, "run the command as root")
             except OSError as problem:
-                what = f"{path} exists, and no server answers there ({problem.strerror})"
-                yield error("socket-path", listening.option, what, "remove it")
+                if not _is_removed(path):
+                    what = f"{path} exists, and no server answers there ({problem.strerror})"
+                    yield error("socket-path", listening.option, what, "remove it")
+
+
+def _is_removed(path: str) -> bool:
+    """Return whether a server that starts removes a socket: its process has been killed."""
+    try:
+        os.kill(int(os.readlink(f"{path}.lock")), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def check_exposure(

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -118,6 +119,23 @@ class PathTests(SynchronousTestCase):
                 with unprivileged():
                     self.assertEqual(self.codes(path), ["u socket-path"])
         self.assertEqual(self.codes(path), ["e socket-path"])
+
+    def test_killed(self):
+        """A socket of a server that was killed is right, because the next one removes it."""
+        path = open_directory(self) / "x"
+        lock = path.with_suffix(".lock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        for process, expected in (
+            (ended.pid, []),
+            (os.getpid(), ["e socket-path"]),
+            ("x", ["e socket-path"]),
+        ):
+            os.symlink(str(process), lock)
+            self.assertEqual(self.codes(path), expected)
+            lock.unlink()
 
 
 class ExposureTests(SynchronousTestCase):
