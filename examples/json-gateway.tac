@@ -48,8 +48,14 @@ def read_item(path):
         message["Subject"] = item["subject"]
         message.set_content(item["text"])
         return message.as_bytes()
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error!r}") from error
+
+
+def unique_id(path):
+    """Return the unique-id of an item: a file that replaces one of its name is another message."""
+    found = path.stat()
+    return b"%x.%x" % (found.st_ino, found.st_mtime_ns)
 
 
 @implementer(IMaildropFactory)
@@ -78,9 +84,7 @@ class ItemsMailbox:
         self.found = {}
         for path in sorted(store.directory.glob("*.json")):
             try:
-                # A file that is replaced by another with the same name is another message.
-                uid = b"%x.%x" % (path.stat().st_ino, path.stat().st_mtime_ns)
-                self.found[uid] = (path, read_item(path))
+                self.found[unique_id(path)] = (path, read_item(path))
             except (OSError, ValueError) as error:
                 log.warn("left out: {error}", error=error)
         sizes = [count_octets([message]) for _, message in self.found.values()]
@@ -94,8 +98,13 @@ class ItemsMailbox:
         """See IMailbox."""
         remaining = 0
         for message in messages:
+            path, _ = self.found[message.uid]
             try:
-                self.found[message.uid][0].unlink(missing_ok=True)
+                # The client has not seen what has replaced it.
+                if unique_id(path) == message.uid:
+                    path.unlink()
+            except FileNotFoundError:
+                pass
             except OSError as error:
                 remaining += 1
                 log.error("cannot remove: {error}", error=error)

@@ -26,7 +26,7 @@ from popserv.doctor.clients import CLIENTS
 from popserv.doctor.host import check_clock, check_files, clock_state, hard_limit
 from popserv.doctor.logins import LoginCheck
 from popserv.doctor.maildrops import MaildropCheck, users_of_checkers
-from popserv.doctor.ports import check_exposure, check_socket, target_of
+from popserv.doctor.ports import check_exposure, check_socket, check_twice, target_of
 from popserv.doctor.serving_user import acting_as
 from popserv.doctor.sockets import Socket, sockets_of
 from popserv.doctor.targets import Target
@@ -124,6 +124,7 @@ class _Doctor:
     def _ports(self) -> Iterator[Finding]:
         for each in self._sockets:
             yield from check_socket(each)
+        yield from check_twice(self._sockets)
         options = self._options
         has_stls = options["dialect"].has(b"STLS") and b"STLS" not in options["without"]
         yield from check_exposure(

@@ -237,6 +237,9 @@ class LMTPServer(OrderedConnection):
             self.transport.write(refused.reply.encode() * len(recipients))
         else:
             for recipient in recipients:
+                if self.is_closing:
+                    # The client is gone, and will send the message to the others again.
+                    break
                 self.reply(await self.deliver(recipient, file, sender, message.octets))
         self.drop()
         if not self.unprocessed:

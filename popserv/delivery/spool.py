@@ -9,6 +9,9 @@ from typing import BinaryIO
 from popserv.maildrops.spooling import MAX_IN_MEMORY, discard
 from popserv.runtime.threads import RunInThread
 
+_SMALL = 1 << 12
+"""The octets up to which pieces are joined."""
+
 
 class Spool:
     """The octets of a message; ``run`` calls functions in threads.
@@ -25,7 +28,11 @@ class Spool:
 
     def add(self, piece: bytes) -> bool:
         """Add octets; return whether :meth:`flush` must be called before more are added."""
-        self._pieces.append(piece)
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= _SMALL:
+            # Each object needs some memory beside its octets.
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
         self.octets += len(piece)
         self._in_memory += len(piece)
         return self._in_memory > MAX_IN_MEMORY

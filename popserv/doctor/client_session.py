@@ -10,7 +10,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from popserv.core.printable import printable
-from popserv.doctor.conversation import MAX_CAPABILITIES, Conversation, Refused, ServerFailed
+from popserv.doctor.conversation import (
+    MAX_CAPABILITIES,
+    MAX_OCTETS,
+    Conversation,
+    Refused,
+    ServerFailed,
+)
 
 
 class Trip(Exception):
@@ -44,6 +50,9 @@ class TLS(NamedTuple):
     is_offered: bool
 
 
+# Python converts no number of any length.
+_NUMBER = rb"([0-9]{1,18})"
+
 _LIST_REMEDY = "correct the server; RFC 1725 section 5 has the form of a scan listing"
 _UIDL_REMEDY = "correct the server; RFC 1725 section 7 has the form of a unique-id listing"
 
@@ -64,7 +73,7 @@ class ClientSession:
         self._password = password
         self.capabilities: set[str] = set()
         self.mechanisms: set[str] = set()
-        self._count = 0
+        self._count = self._octets = 0
         self._sizes: dict[int, int] = {}
 
     def secure(self) -> None:
@@ -79,10 +88,10 @@ class ClientSession:
         """Read the capabilities; a server without CAPA has none."""
         self.capabilities, self.mechanisms = set(), set()
         for line in self.try_listing(b"CAPA"):
-            name, *rest = line.decode("ascii", "replace").upper().split()
-            self.capabilities.add(name)
-            if name == "SASL":
-                self.mechanisms.update(rest)
+            name, *rest = line.upper().split()
+            self.capabilities.add(name.decode("ascii", "replace"))
+            if name == b"SASL":
+                self.mechanisms.update(each.decode("ascii", "replace") for each in rest)
 
     def try_listing(self, line: bytes) -> list[bytes]:
         """Send a command with a multi-line response, which the server need not have."""
@@ -147,20 +156,20 @@ class ClientSession:
             raise LoginRefused(refused) from refused
 
     def stat(self) -> None:
-        """Read the number of messages."""
+        """Read the number of messages, and their octets."""
         text = self._must(b"STAT", "client-stat", "correct the server; every server has STAT")
-        found = re.match(rb"([0-9]+) ([0-9]+)", text)
+        found = re.match(rb"%b %b(?![0-9])" % (_NUMBER, _NUMBER), text)
         if found is None:
             what = f'STAT has the reply "{printable(text)}" instead of two numbers'
             raise Trip("client-stat", what, "correct the server; see RFC 1725 section 5")
-        self._count = int(found[1])
+        self._count, self._octets = int(found[1]), int(found[2])
 
     def scan_listing(
         self, *, separator: bytes = b" +", in_order: bool = False, complete: bool = False
     ) -> None:
         """Read the sizes of messages (LIST)."""
         self._must(b"LIST", "client-list", "correct the server; every server has LIST")
-        form = re.compile(rb"([0-9]+)%b([0-9]+)(?: .*)?" % separator)
+        form = re.compile(rb"%b%b%b(?: .*)?" % (_NUMBER, separator, _NUMBER))
         self._sizes = {
             number: int(size)
             for number, size in self._numbered("LIST", form, "client-list", _LIST_REMEDY)
@@ -178,7 +187,7 @@ class ClientSession:
             'have UIDL, without which "leave messages on the server" does not work; popserv has it '
             "unless --without or --dialect removes it",
         )
-        form = re.compile(rb"([0-9]+)%b([\x21-\x7e]+)" % separator)
+        form = re.compile(rb"%b%b([\x21-\x7e]+)" % (_NUMBER, separator))
         listed = list(self._numbered("UIDL", form, "client-uidl", _UIDL_REMEDY))
         numbers = [number for number, _ in listed]
         self._check_numbers("UIDL", "client-uidl", numbers, in_order, complete)
@@ -204,7 +213,11 @@ class ClientSession:
         if in_order and numbers != sorted(numbers):
             what = f"{keyword} does not list the messages in the order of their numbers"
             raise Trip(code, what, "let the server list them in order")
-        if complete and sorted(numbers) != list(range(1, self._count + 1)):
+        # The server may have any number in STAT.
+        is_complete = len(numbers) == self._count and sorted(numbers) == [
+            *range(1, len(numbers) + 1)
+        ]
+        if complete and not is_complete:
             what = f"STAT has {self._count} messages, and {keyword} lists {len(numbers)}"
             raise Trip(code, what, "let the server list each message once")
 
@@ -255,7 +268,9 @@ class ClientSession:
     def _read(self, keyword: str, number: int, whole: bool) -> tuple[bool, int]:
         """Read a message; return whether it has a NUL, and its octets."""
         octets, has_nul = 0, False
-        for line in self._conversation.lines(f"{keyword} {number}"):
+        # No more than the server has told, and the dots; nothing of it is kept.
+        maximum = max(MAX_OCTETS, 2 * self._sizes.get(number, self._octets))
+        for line in self._conversation.lines(f"{keyword} {number}", maximum):
             octets += len(line) + 2
             has_nul = has_nul or b"\0" in line
         announced = self._sizes.get(number, octets)

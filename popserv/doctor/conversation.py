@@ -21,7 +21,7 @@ MAX_LINE = 1 << 16
 """The maximum octets of a line."""
 
 MAX_OCTETS = 1 << 25
-"""The maximum octets of one response: more than most messages have."""
+"""The maximum octets of one response, unless the server has told of a larger message."""
 
 MAX_CAPABILITIES = 1 << 16
 """The maximum octets of a list of capabilities or of SASL mechanisms."""

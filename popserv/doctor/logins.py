@@ -68,7 +68,8 @@ class LoginCheck:
             yield error("server", where, what, remedy)
             return
         delay = answer.parameter_of(b"LOGIN-DELAY") or b"0"
-        seconds = int(delay) if delay.isdigit() else 0
+        # More digits than Python converts, perhaps.
+        seconds = int(delay[:18]) if delay.isdigit() else 0
         failures = 0
         for name, client in self._clients.items():
             if self.passed and seconds > MAX_DELAY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.abstract import isIPv6Address
 
@@ -15,6 +15,9 @@ from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer, Target, ask, trusting_context
 from popserv.runtime.permissions import describe, this_user
 from popserv.runtime.unix_paths import MAX_PATH, is_too_long
+
+_ALL = ("", "0.0.0.0", "::")  # noqa: S104 - they are compared
+"""The interfaces that stand for all addresses."""
 
 
 def target_of(listening: Socket, name: str) -> Target:
@@ -108,8 +111,40 @@ def _check_path(listening: Socket) -> Iterator[Finding]:
                 what = f"{this_user()} cannot connect to {path}"
                 yield unchecked("socket-path", listening.option, what, "run the command as root")
             except OSError as problem:
-                what = f"{path} exists, and no server answers there ({problem.strerror})"
-                yield error("socket-path", listening.option, what, "remove it")
+                if not _is_removed(path):
+                    what = f"{path} exists, and no server answers there ({problem.strerror})"
+                    yield error("socket-path", listening.option, what, "remove it")
+
+
+def _is_removed(path: str) -> bool:
+    """Return whether a server that starts removes a socket: its process has been killed."""
+    try:
+        os.kill(int(os.readlink(f"{path}.lock")), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def check_twice(listening: Sequence[Socket]) -> Iterator[Finding]:
+    """Yield which sockets the server could not open, because it has them already."""
+    for number, each in enumerate(listening):
+        before = next((other for other in listening[:number] if _overlap(each, other)), None)
+        if before is not None:
+            what = f"{before.option} names it as well"
+            code = "socket-path" if each.path else "port-in-use"
+            yield error(code, each.option, what, "remove one of them")
+
+
+def _overlap(one: Socket, other: Socket) -> bool:
+    if one.path or other.path:
+        return one.path == other.path
+    if not one.port or one.port != other.port:
+        return False
+    if isIPv6Address(one.interface) != isIPv6Address(other.interface):
+        return False
+    return one.interface == other.interface or not {one.interface, other.interface}.isdisjoint(_ALL)
 
 
 def check_exposure(

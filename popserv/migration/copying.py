@@ -46,6 +46,7 @@ class Source(Protocol):
         """Return what is known of a message, and a function that opens its octets.
 
         :raises POPError: the message cannot be read.
+        :raises DeliveryRefused: no store could keep it.
         :raises OSError: the source cannot be read any more.
         """
 

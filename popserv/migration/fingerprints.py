@@ -25,16 +25,17 @@ def header_fields(lines: Iterable[bytes]) -> list[bytes]:
 
     ``lines`` are those of a message, with or without line ends; the header ends at an empty line.
     """
-    fields: list[bytes] = []
+    # Joined at the end, because a field can have any number of lines.
+    fields: list[list[bytes]] = []
     for line in lines:
         text = line.rstrip(b"\r\n")
         if not text:
             break
         if text[:1] in b" \t" and fields:
-            fields[-1] += b" " + text.strip()
+            fields[-1].append(text.strip())
         else:
-            fields.append(text.rstrip())
-    return [field for field in fields if not _VOLATILE.match(field)]
+            fields.append([text.rstrip()])
+    return [field for field in map(b" ".join, fields) if not _VOLATILE.match(field)]
 
 
 def is_identifying(fields: Iterable[bytes]) -> bool:

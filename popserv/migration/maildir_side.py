@@ -65,17 +65,19 @@ class MaildirSide:
     def _read(self, position: int, end: re.Pattern[bytes] | None = None) -> list[bytes]:
         """Return the lines of a message; those up to ``end`` are sufficient."""
         chunks = result_of(self.mailbox.open(self.mailbox.messages[position]))
-        octets = b""
+        octets = bytearray()
         try:
             for chunk in chunks:
+                # The end has three octets at most.
+                start = max(len(octets) - 2, 0)
                 octets += chunk if isinstance(chunk, bytes) else result_of(chunk)
-                if end is not None and end.search(octets):
+                if end is not None and end.search(octets, start):
                     break
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-        return octets.replace(b"\r\n", b"\n").split(b"\n")
+        return bytes(octets).replace(b"\r\n", b"\n").split(b"\n")
 
 
 class Maildirs:

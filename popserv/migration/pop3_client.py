@@ -15,11 +15,19 @@ from io import BufferedReader
 from types import TracebackType
 
 from popserv.core.printable import printable
+from popserv.messages.sizes import MAX_MESSAGE
 from popserv.migration.pop3_urls import Security, ServerAddress
 
 _CHUNK = 1 << 15
 _MAX_STATUS_LINE = 4096
 """RFC 2449 section 4 allows 512 octets."""
+
+MAX_CAPABILITIES = 1 << 16
+MAX_LISTING = 1 << 25
+"""The maximum octets of a response to CAPA, and to LIST, UIDL or TOP, which are kept in memory."""
+
+MAX_MESSAGE_OCTETS = 2 * MAX_MESSAGE
+"""The maximum octets of a message; a bare LF in a store has two of them."""
 
 TIMEOUT = 600.0
 """Seconds to wait for a server, which may have to read a large maildrop."""
@@ -104,7 +112,7 @@ class POP3Client:
     def capabilities(self) -> list[bytes] | None:
         """Return the lines of CAPA (RFC 2449), or None if the server does not have it."""
         try:
-            return list(self._listing(b"CAPA"))
+            return list(self._listing(b"CAPA", MAX_CAPABILITIES))
         except CommandRefused:
             return None
 
@@ -122,7 +130,7 @@ class POP3Client:
     def top(self, number: int, lines: int = 0) -> bytes:
         """Return the header of a message, the blank line, and some lines of its body (TOP)."""
         self.command(b"TOP", b"%d %d" % (number, lines))
-        return b"".join(self._body("TOP"))
+        return b"".join(self._body("TOP", MAX_LISTING))
 
     def retrieve(self, number: int, octets: int = 0) -> Iterator[bytes]:
         """Return the octets of a message, in chunks of at most 64 KiB (RETR).
@@ -132,7 +140,7 @@ class POP3Client:
         LIST has told.
         """
         self.command(b"RETR", b"%d" % number)
-        return self._body("RETR", octets)
+        return self._body("RETR", MAX_MESSAGE_OCTETS, octets)
 
     def quit(self) -> None:
         """End the session by RSET and QUIT, so that the server changes nothing.
@@ -158,20 +166,22 @@ class POP3Client:
         return self._status(keyword.decode())
 
     def _numbered(self, keyword: bytes, form: bytes) -> Iterator[tuple[int, bytes]]:
-        for line in self._listing(keyword):
+        for line in self._listing(keyword, MAX_LISTING):
             match = re.fullmatch(form, line)
             if match is None:
                 raise self._error(f'{keyword.decode()} has the line "{printable(line)}"')
             yield int(match[1]), match[2]
 
-    def _listing(self, keyword: bytes) -> Sequence[bytes]:
+    def _listing(self, keyword: bytes, maximum: int) -> Sequence[bytes]:
         self.command(keyword)
-        return b"".join(self._body(keyword.decode())).replace(b"\r\n", b"\n").split(b"\n")[:-1]
+        octets = b"".join(self._body(keyword.decode(), maximum))
+        return octets.replace(b"\r\n", b"\n").split(b"\n")[:-1]
 
-    def _body(self, keyword: str, octets: int = 0) -> Iterator[bytes]:
+    def _body(self, keyword: str, maximum: int, octets: int = 0) -> Iterator[bytes]:
         """Yield the lines of a multi-line response in chunks, dots unstuffed.
 
-        One with less than ``octets`` may come slowly.
+        One with more than ``maximum`` octets is an error, and one with less than ``octets`` may
+        come slowly.
 
         A server whose lines end with CRLF may send a bare LF in a message as it is, and takes what
         follows it for a part of the same line, also a dot.  Others take it for a line end, and so
@@ -197,6 +207,8 @@ class POP3Client:
                 before = (before + piece)[-2:]
                 has_crlf = has_crlf or before == b"\r\n"
                 total += len(piece)
+                if total > maximum:
+                    raise self._error(f"{keyword}: the response has more than {maximum} octets")
                 chunks.append(piece)
                 size += len(piece)
                 if size >= _CHUNK:

@@ -9,13 +9,13 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import BinaryIO
 
 from popserv.core.snapshot import Message, Snapshot, is_unique_id, valid_unique_id
-from popserv.errors import TryLater
+from popserv.errors import MessageTooLarge, TryLater
 from popserv.maildrops.spooling import discard, spool_file
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.migration.copying import OpenBody
 from popserv.migration.fingerprints import header_fields
-from popserv.migration.pop3_client import CommandRefused
+from popserv.migration.pop3_client import MAX_MESSAGE_OCTETS, CommandRefused
 from popserv.migration.remote_side import RemoteMaildrop
 from popserv.runtime.threads import RunInThread
 
@@ -47,6 +47,9 @@ class RemoteSource:
     async def fetch(self, message: Message) -> tuple[MessageDetails, OpenBody]:
         """See Source."""
         self.close()
+        if message.octets > MAX_MESSAGE_OCTETS:
+            # The session would end with an attempt to read it, and so would each later copy.
+            raise MessageTooLarge(f"it has more than {MAX_MESSAGE_OCTETS} octets")
         try:
             file: BinaryIO = await self._run(self._retrieve, message.position)
         except CommandRefused as error:

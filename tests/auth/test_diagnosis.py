@@ -16,6 +16,7 @@ from popserv.auth.ldap.checker import LDAPChecker
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.jwks import ALGORITHMS
+from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
 from popserv.auth.rhosts.checker import RhostsChecker
@@ -29,9 +30,10 @@ from popserv.interfaces import IDiagnosed
 from tests.auth.dovecot.harness import APOP_HANDSHAKE, DovecotCase
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
 from tests.auth.oauth.test_checker import ScriptedVerifier
-from tests.auth.oauth.tokens import jwk_of, rsa_key
+from tests.auth.oauth.tokens import ISSUER, FixedKeys, jwk_of, rsa_key
 from tests.auth.sql.harness import DatabaseCase
 from tests.doctor.harness import codes, open_directory, unprivileged
+from tests.live.slapd import Slapd
 
 
 class SQLTests(DatabaseCase):
@@ -87,6 +89,13 @@ class LDAPTests(DirectoryCase):
         """So is a user for the search who cannot bind."""
         bind = 'bind-dn = "uid=ann,ou=people,dc=example,dc=org"\nbind-password = "wrong"\n'
         self.assertEqual(await self.codes(SEARCH + bind), ["e ldap"])
+
+    async def test_anonymous(self):
+        """A server that does nothing but binds for who has not bound is right for a template."""
+        self.directory = Slapd(self, "require authc")
+        self.assertEqual(await self.codes(TEMPLATE), [])
+        self.directory.stop()
+        self.assertEqual(await self.codes(TEMPLATE), ["e ldap"])
 
     async def test_away(self):
         """One server of two that is away is a warning, and both are an error."""
@@ -179,20 +188,31 @@ class OAuthTests(SynchronousTestCase):
             self.assertEqual(self.codes(TokenChecker(ScriptedVerifier(answer))), expected)
 
     def test_keys(self):
-        """Keys that cannot be read are an error, whatever algorithms the file allows."""
+        """Keys that cannot be read are an error, and so is a set without one that is allowed."""
         directory = open_directory(self)
         keys, config = directory / "keys", directory / "oauth.ini"
         for algorithms in (" ".join(ALGORITHMS), *ALGORITHMS):
             keys.write_text(json.dumps({"keys": [jwk_of(rsa_key())]}))
             config.write_text(
                 f"[oauth]\njwks = {keys}\nissuer = https://x.example\naudience = a\n"
-                f"algorithms = {algorithms}\n"
+                f"algorithms = {algorithms}\ntyp = at+jwt\n"
             )
             checker = TokenChecker.from_file(str(config))
             checker._verifier._keys._run = maybeDeferred
-            self.assertEqual(self.codes(checker), [])
+            has_key = ALGORITHMS[algorithms.split()[0]].kty == "RSA"
+            expected = [] if has_key else ["e oauth"]
+            self.assertEqual(self.codes(checker, str(config)), expected, algorithms)
             keys.unlink()
             self.assertEqual(self.codes(checker, str(config)), ["e oauth"], algorithms)
+
+    def test_no_key(self):
+        """The error names the algorithms that are allowed."""
+        verifier = JWTVerifier(
+            FixedKeys(), issuer=ISSUER, audience="mail", algorithms=["RS256", "ES256"]
+        )
+        checker = TokenChecker(verifier)
+        [finding] = self.successResultOf(Deferred.fromCoroutine(checker.diagnose()))
+        self.assertIn("has no key for the algorithms ES256, RS256", finding.what)
 
 
 class ServicesTests(TestCase):

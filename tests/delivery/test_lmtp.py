@@ -300,13 +300,17 @@ class MessageTests(LMTPCase):
         self.assertEqual(self.client.received()[:4], b"421 ")
 
     def test_lost_while_delivering(self):
-        """If the connection is lost meanwhile, the delivery goes on."""
+        """If the connection is lost meanwhile, the delivery goes on, and no other one begins.
+
+        The client sends the message to all of them again, and none should get it twice.
+        """
         self.store.waiting = Deferred()
-        self.begin()
+        self.begin(b"ann", b"bob")
         self.client.ask(b"x", b".")
         self.client.lose()
         self.store.waiting.callback(None)
         self.assertEqual(self.store.messages(b"ann"), [PATH + b"x\n"])
+        self.assertEqual(self.store.messages(b"bob"), [])
 
     def test_lost_before_the_end(self):
         """A message that has not ended is delivered to nobody."""

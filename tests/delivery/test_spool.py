@@ -2,6 +2,7 @@
 
 import errno
 import tempfile
+import tracemalloc
 from sys import getrefcount
 from unittest import mock
 
@@ -52,10 +53,20 @@ class SpoolTests(SynchronousTestCase):
             result(spool.flush())
         spool.close()
 
+    def test_small_pieces(self):
+        """A client that sends two octets at a time needs no more memory than any other."""
+        pieces = [b"%02d" % (number % 100) for number in range(100_000)]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        spool = self.fill(*pieces)
+        self.assertLess(tracemalloc.get_traced_memory()[0], 300_000)
+        self.assertEqual(result(spool.finish()).read(), b"".join(pieces))
+        spool.close()
+
     def test_memory(self):
         """What was added is not kept beside the whole message, nor when that is dropped."""
         for drop in (lambda spool: result(spool.finish()), Spool.close):
-            piece = bytes(100)
+            piece = bytes(5000)
             references = getrefcount(piece)
             spool = self.fill(piece, b"b")
             drop(spool)

@@ -4,7 +4,9 @@ from base64 import b64encode
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.doctor import client_session
 from popserv.doctor.client_session import TLS, ClientSession, LoginRefused, Trip
+from popserv.doctor.conversation import ServerFailed
 from popserv.doctor.targets import trusting_context
 from tests.doctor.harness import target_of
 from tests.migration.harness import FakeServer
@@ -46,6 +48,10 @@ class ClientSessionTests(SynchronousTestCase):
         self.server.replies[b"CAPA"] = b"-ERR\r\n"
         session.capa()
         self.assertEqual((session.capabilities, session.mechanisms), (set(), set()))
+        # A separator of Unicode.
+        session = self.session(capa=[b"\x1c", b"SASL \xff"])
+        session.capa()
+        self.assertEqual(session.mechanisms, {"\ufffd"})
 
     def test_stls(self):
         """TLS starts if the server offers it; a server that then refuses it trips."""
@@ -98,6 +104,10 @@ class ClientSessionTests(SynchronousTestCase):
         self.assert_trips("client-stat", 'the reply "many"', session.stat)
         session = self.session(replies={b"STAT": b"-ERR\r\n"})
         self.assert_trips("client-stat", "STAT was refused", session.stat)
+        for numbers in (b"1 %b", b"%b 1"):
+            reply = b"+OK " + numbers % (b"9" * 5000) + b"\r\n"
+            session = self.session(replies={b"STAT": reply})
+            self.assert_trips("client-stat", "instead of two numbers", session.stat)
 
     def test_separator(self):
         """Several spaces in a listing trip programs that split at one."""
@@ -114,6 +124,8 @@ class ClientSessionTests(SynchronousTestCase):
             code = f"client-{keyword.decode().lower()}"
             reply = {keyword: b"+OK\r\nx\r\n.\r\n"}
             self.assert_trips(code, 'has the line "x"', self.listed(reply, method))
+            reply = {keyword: b"+OK\r\n%b 1\r\n.\r\n" % (b"9" * 5000)}
+            self.assert_trips(code, "has the line", self.listed(reply, method))
             reply = {keyword: b"-ERR\r\n"}
             self.assert_trips(code, "was refused", self.listed(reply, method))
 
@@ -126,6 +138,10 @@ class ClientSessionTests(SynchronousTestCase):
             self.assert_trips(f"client-{keyword.decode().lower()}", "in the order", trips)
             reply = {keyword: b"+OK\r\n1 20\r\n.\r\n"}
             self.listed(reply, method, in_order=True)()
+            trips = self.listed(reply, method, complete=True)
+            self.assert_trips(f"client-{keyword.decode().lower()}", "lists 1", trips)
+            # A list of so many numbers would need all memory.
+            reply[b"STAT"] = b"+OK 999999999999999999 1\r\n"
             trips = self.listed(reply, method, complete=True)
             self.assert_trips(f"client-{keyword.decode().lower()}", "lists 1", trips)
 
@@ -166,6 +182,21 @@ class ClientSessionTests(SynchronousTestCase):
         session.scan_listing()
         session.top(lines=0)
         self.assert_trips("client-size", "has 20 octets, and LIST says 9", session.retrieve)
+
+    def test_large(self):
+        """A message may be as large as LIST or STAT has told, and not larger."""
+        self.patch(client_session, "MAX_OCTETS", 60)
+        messages = [(b"a", b"." + b"x" * 97 + b"\r\n")]
+        for stat, reads_sizes in ((b"+OK 1 100\r\n", False), (b"+OK 1 10\r\n", True)):
+            session = self.session(messages, replies={b"STAT": stat})
+            session.stat()
+            if reads_sizes:
+                session.scan_listing()
+            session.retrieve()
+        session = self.session(messages, replies={b"STAT": b"+OK 1 10\r\n"})
+        session.stat()
+        error = self.assertRaises(ServerFailed, session.retrieve)
+        self.assertIn("RETR 1 has more than 60 octets", str(error))
 
     def test_nul(self):
         """A NUL trips Outlook alone."""

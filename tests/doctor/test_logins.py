@@ -125,5 +125,7 @@ class LoginCheckTests(SynchronousTestCase):
         [finding] = check.findings()
         self.assertEqual(finding.code, "login-delay")
         self.assertIn("300 seconds, so that only one was tried", finding.what)
+        check = self.check(capa=[b"LOGIN-DELAY " + b"9" * 5000])
+        self.assertEqual(codes(check.findings()), ["u login-delay"])
         check = self.check(capa=[b"LOGIN-DELAY x"])
         self.assertEqual(codes(check.findings()), [])

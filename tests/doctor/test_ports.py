@@ -3,12 +3,13 @@
 import errno
 import os
 import socket
+import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.doctor import ports
 from popserv.doctor.conversation import ServerFailed
-from popserv.doctor.ports import check_exposure, check_socket, target_of
+from popserv.doctor.ports import check_exposure, check_socket, check_twice, target_of
 from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer
 from tests.doctor.harness import codes, open_directory, unprivileged
@@ -118,6 +119,52 @@ class PathTests(SynchronousTestCase):
                 with unprivileged():
                     self.assertEqual(self.codes(path), ["u socket-path"])
         self.assertEqual(self.codes(path), ["e socket-path"])
+
+    def test_killed(self):
+        """A socket of a server that was killed is right, because the next one removes it."""
+        path = open_directory(self) / "x"
+        lock = path.with_suffix(".lock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        for process, expected in (
+            (ended.pid, []),
+            (os.getpid(), ["e socket-path"]),
+            ("x", ["e socket-path"]),
+        ):
+            os.symlink(str(process), lock)
+            self.assertEqual(self.codes(path), expected)
+            lock.unlink()
+
+
+class TwiceTests(SynchronousTestCase):
+    """Sockets that two options name."""
+
+    def codes(self, *sockets):
+        """Return what is found of sockets."""
+        return codes(check_twice([Socket("--listen x", **each) for each in sockets]))
+
+    def test_ports(self):
+        """A port can be opened once for an address, and for all addresses of a version of IP."""
+        local = {"port": 110, "interface": "127.0.0.1"}
+        for one, other, is_twice in (
+            (local, local, True),
+            (local, {"port": 110}, True),
+            ({"port": 110, "interface": "0.0.0.0"}, local, True),
+            ({"port": 110, "interface": "::"}, {"port": 110, "interface": "::1"}, True),
+            ({"port": 110, "interface": "::"}, {"port": 110}, False),
+            (local, {"port": 110, "interface": "127.0.0.2"}, False),
+            (local, {"port": 111, "interface": "127.0.0.1"}, False),
+            ({"port": 0}, {"port": 0}, False),
+        ):
+            expected = ["e port-in-use"] if is_twice else []
+            self.assertEqual(self.codes(one, other), expected, (one, other))
+
+    def test_paths(self):
+        """So can a path."""
+        self.assertEqual(self.codes({"path": "/x"}, {"path": "/y"}, {"port": 1}), [])
+        self.assertEqual(self.codes({"path": "/x"}, {"port": 1}, {"path": "/x"}), ["e socket-path"])
 
 
 class ExposureTests(SynchronousTestCase):

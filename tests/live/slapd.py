@@ -32,6 +32,7 @@ modulepath /usr/lib/ldap
 moduleload back_mdb
 TLSCertificateFile {directory}/cert.pem
 TLSCertificateKeyFile {directory}/key.pem
+{settings}
 database mdb
 suffix "{suffix}"
 rootdn "{admin}"
@@ -50,9 +51,12 @@ def program():
 
 
 class Slapd:
-    """A server; ``url`` and ``tls_url`` are its URLs, and ``ca_file`` verifies it."""
+    """A server; ``url`` and ``tls_url`` are its URLs, and ``ca_file`` verifies it.
 
-    def __init__(self, test=None):
+    ``settings`` are lines for its configuration, before the database.
+    """
+
+    def __init__(self, test=None, settings=""):
         self.directory = temporary_directory(test)
         (self.directory / "data").mkdir()
         authority = make_authority()
@@ -64,7 +68,9 @@ class Slapd:
         self.url = f"ldap://127.0.0.1:{free_port()}"
         self.tls_url = f"ldaps://127.0.0.1:{free_port()}"
         (self.directory / "slapd.conf").write_text(
-            CONFIGURATION.format(directory=self.directory, suffix=SUFFIX, admin=ADMIN)
+            CONFIGURATION.format(
+                directory=self.directory, suffix=SUFFIX, admin=ADMIN, settings=settings
+            )
         )
         self._process = None
         if test is not None:

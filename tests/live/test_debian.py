@@ -109,7 +109,18 @@ left removal
 cp /var/lib/dpkg/info/popserv.postrm /tmp/postrm
 dpkg --purge popserv >/dev/null
 left 'the purge'
-rm -r /var/lib/popserv/mail/ann
+mv /var/lib/popserv/mail /srv/mail
+ln -s /srv/mail /var/lib/popserv/mail
+DPKG_MAINTSCRIPT_PACKAGE=popserv sh /tmp/postrm purge
+left 'the purge with a link'
+ls /srv/mail
+rm -r /srv/mail
+dpkg --install /tmp/popserv.deb >/dev/null
+dpkg --remove popserv >/dev/null
+dpkg --purge popserv >/dev/null
+left 'the purge with a broken link'
+rm /var/lib/popserv/mail
+mkdir /var/lib/popserv/mail
 DPKG_MAINTSCRIPT_PACKAGE=popserv sh /tmp/postrm purge
 left 'the purge without mail'
 """
@@ -137,6 +148,15 @@ left after removal:
 popserv
 left after the purge:
 {mail}popserv
+left after the purge with a link:
+/var/lib/popserv
+/var/lib/popserv/mail
+popserv
+ann
+left after the purge with a broken link:
+/var/lib/popserv
+/var/lib/popserv/mail
+popserv
 left after the purge without mail:
 popserv
 """

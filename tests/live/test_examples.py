@@ -101,7 +101,9 @@ class GatewayTests(SynchronousTestCase):
         for number in (1, 2):
             item = f'{{"from": "a@example.org", "subject": "Grüße {number}", "text": ".x"}}'
             (items / f"{number}.json").write_text(item, "utf-8")
-        for number, text in enumerate(("{", "[]", "{}", '{"from": 1, "subject": 2, "text": 3}')):
+        for number, text in enumerate(
+            ("{", "[]", "[" * 100_000, "{}", '{"from": 1, "subject": 2, "text": 3}')
+        ):
             (items / f"0-{number}.json").write_text(text)
         (items / "0.json").mkdir()
         (items / "other.txt").write_text("x")
@@ -120,8 +122,17 @@ class GatewayTests(SynchronousTestCase):
         self.assertFalse((items / "1.json").exists())
         client = self.log_in(server.port, "reader")
         self.assertEqual(client.uidl(1).split()[2], uid)
+        # The session has not shown this one.
+        (items / "new").write_text((items / "2.json").read_text("utf-8"), "utf-8")
+        (items / "new").rename(items / "2.json")
+        client.dele(1)
         client.quit()
-        self.assertEqual(server.log.count("left out: "), 10)
+        client = self.log_in(server.port, "reader")
+        self.assertNotEqual(client.uidl(1).split()[2], uid)
+        client.dele(1)
+        (items / "2.json").unlink()
+        client.quit()
+        self.assertEqual(server.log.count("left out: "), 18)
 
     def test_twisted_mail_realm(self):
         """Clients of popserv and of twisted.mail see the same messages, and remove them."""

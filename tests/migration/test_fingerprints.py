@@ -1,5 +1,7 @@
 """fingerprints: what distinguishes messages, and what servers may change."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,6 +59,19 @@ class FingerprintTests(SynchronousTestCase):
         self.assert_same([line + b"\n" for line in MESSAGE])
         self.assert_same([b"Received: from a by b", *MESSAGE[2:]])
         self.assert_same([*MESSAGE, b"", b""])
+
+    def test_long_field(self):
+        """A field of many lines is read in a time that grows with their number only."""
+
+        def seconds(count):
+            lines = [b"A: b", *[b" " + b"x" * 100] * count]
+            before = time.process_time()
+            [field] = header_fields(lines)
+            self.assertEqual(len(field), 4 + 101 * count)
+            return time.process_time() - before
+
+        # 40 times as many would take 1,600 times as long.
+        self.assertLess(seconds(20_000), 0.5 + 400 * min(seconds(500) for _ in range(5)))
 
     def test_other(self):
         """Any other difference counts."""

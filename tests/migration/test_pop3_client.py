@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.migration import pop3_client
 from popserv.migration.pop3_client import TIMEOUT, CommandRefused, POP3Client, POP3ClientError
 from popserv.migration.pop3_urls import Security, ServerAddress
 from tests.migration.harness import CA, FakeServer, stuffed
@@ -200,6 +201,28 @@ class CommandTests(ClientCase):
         next(chunks)
         chunks.close()
         self.assertRaises(POP3ClientError, client.sizes)
+
+    def test_endless(self):
+        """A response without an end is an error, and fills neither the memory nor a disk."""
+
+        def send(connection):
+            connection.sendall(b"+OK\r\n")
+            while True:
+                connection.sendall(b"%b\r\n" % (b"x" * 1000) * 50)
+
+        for limit, keyword, function in (
+            ("MAX_CAPABILITIES", b"CAPA", lambda client: client.capabilities()),
+            ("MAX_LISTING", b"LIST", lambda client: client.sizes()),
+            ("MAX_LISTING", b"UIDL", lambda client: client.unique_ids()),
+            ("MAX_LISTING", b"TOP", lambda client: client.top(1)),
+            ("MAX_MESSAGE_OCTETS", b"RETR", lambda client: list(client.retrieve(1))),
+        ):
+            with mock.patch.object(pop3_client, limit, 100_000):
+                server, client = self.login(MESSAGES)
+                server.replies[keyword] = send
+                message = f"{keyword.decode()}: the response has more than 100000 octets"
+                self.assert_fails(message, function, client)
+                self.assertRaises(POP3ClientError, client.sizes)
 
     def test_no_capabilities(self):
         """A server need not have CAPA (RFC 2449)."""

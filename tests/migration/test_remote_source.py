@@ -6,9 +6,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.snapshot import Message
-from popserv.errors import TryLater
+from popserv.errors import MessageTooLarge, TryLater
 from popserv.messages.details import NO_DETAILS
-from popserv.migration.pop3_client import POP3ClientError
+from popserv.migration.pop3_client import MAX_MESSAGE_OCTETS, POP3ClientError
 from popserv.migration.pop3_urls import Security
 from popserv.migration.remote_side import logged_in
 from popserv.migration.remote_source import (
@@ -19,7 +19,7 @@ from popserv.migration.remote_source import (
 )
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import result, run_inline
-from tests.migration.harness import FakeServer
+from tests.migration.harness import FakeServer, stuffed
 
 WIRE = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x", b".\r\n"]), max_size=8)
 
@@ -63,6 +63,19 @@ class RemoteSourceTests(SynchronousTestCase):
             _, open_body = result(source.fetch(second))
             self.assertEqual(result(read_all(result(open_body()))), b"y\n")
             source.close()
+
+    def test_too_large(self):
+        """A message that no store could keep is not fetched, and the others are."""
+        messages = [(b"id1", b"x\r\n"), (b"id2", b"y\r\n")]
+        listing = stuffed(b"1 %d\r\n2 3\r\n" % (MAX_MESSAGE_OCTETS + 1))
+        server = FakeServer(self, messages, replies={b"LIST": listing})
+        with logged_in(server.address, Security(), b"ann", b"secret") as maildrop:
+            source = RemoteSource(maildrop, run_inline)
+            first, second = source.messages
+            self.assertRaises(MessageTooLarge, result, source.fetch(first))
+            result(source.fetch(second))
+            source.close()
+        self.assertEqual([each for each in server.commands if b"RETR" in each], [b"RETR 2"])
 
     def test_failure(self):
         """A server that fails is an error, and nothing stays open."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ldap
@@ -25,6 +25,12 @@ _AWAY = (
     *(ldap.TIMELIMIT_EXCEEDED, ldap.LOCAL_ERROR, ldap.OTHER, ldap.OPERATIONS_ERROR),
 )
 """The errors after which another server is tried."""
+
+_REFUSALS = (
+    *(ldap.UNWILLING_TO_PERFORM, ldap.STRONG_AUTH_REQUIRED, ldap.PROTOCOL_ERROR),
+    *(ldap.INSUFFICIENT_ACCESS, ldap.INAPPROPRIATE_AUTH),
+)
+"""The errors of an operation that is refused to whoever has not bound, or is not known."""
 
 _LISTS = ("allow_nets", "allow_real_nets")
 """The extra fields that may have several values."""
@@ -90,8 +96,9 @@ class Directory:
         config = self._config
         with self._connection(url) as connection:
             if config.user_dn:
-                # Which needs no permission, but a connection.
-                connection.whoami_s()
+                # It needs a connection only, and a refusal is an answer.
+                with suppress(*_REFUSALS):
+                    connection.whoami_s()
             else:
                 connection.simple_bind_s(config.bind_dn, config.bind_password)
                 connection.search_ext_s(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from jwt.utils import base64url_encode
@@ -17,6 +18,7 @@ from zope.interface import Interface, implementer
 from popserv.auth.names import with_domain
 from popserv.auth.oauth.config import OAuthFile, OAuthFileError, make_verifier
 from popserv.auth.oauth.jwks import ALGORITHMS
+from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
 from popserv.core.findings import Finding, error
@@ -34,7 +36,7 @@ _FALSE_TOKENS = tuple(
     base64url_encode(json.dumps({"alg": algorithm}).encode()) + b".e30.AA"
     for algorithm in ALGORITHMS
 )
-"""Tokens without a valid signature, one for each algorithm: the file may allow only one."""
+"""Tokens without a valid signature, one for each algorithm: a verifier may allow only one."""
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IDiagnosed, IReloadable)
@@ -103,17 +105,22 @@ class TokenChecker:
             self.log.info("{path}: OAuth settings reloaded", path=self._file.path)
 
     async def diagnose(self) -> Iterable[Finding]:
-        """See :class:`popserv.interfaces.IDiagnosed`: the provider is asked about a false token."""
+        """See :class:`popserv.interfaces.IDiagnosed`.
+
+        The provider is asked for its keys, or about a false token.
+        """
         where = self._file.path if self._file is not None else "oauth"
-        for token in _FALSE_TOKENS:
-            try:
-                await self._verifier.verify(token)
-            except InvalidToken:
-                # Which the provider, or its keys, may have told.
-                continue
-            except (ProviderError, POPError) as problem:
-                what = f"tokens cannot be verified: {one_line(str(problem))}"
-                return [error("oauth", where, what, "correct the file, or start the provider")]
+        try:
+            if isinstance(self._verifier, JWTVerifier):
+                # It rejects most false tokens without a key.
+                await self._verifier.check_keys()
+                return []
+            for token in _FALSE_TOKENS:
+                with suppress(InvalidToken):
+                    await self._verifier.verify(token)
+        except (ProviderError, POPError) as problem:
+            what = f"tokens cannot be verified: {one_line(str(problem))}"
+            return [error("oauth", where, what, "correct the file, or start the provider")]
         return []
 
     def supports(self, credentials: type[Interface]) -> bool:

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from popserv.auth.oauth.claims import LEEWAY, RequiredClaims, check_syntax
 from popserv.auth.oauth.jwks import ALGORITHMS, KeySource
-from popserv.auth.oauth.provider import parse_json_object
+from popserv.auth.oauth.provider import ProviderError, parse_json_object
 from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
 
 # Signatures require it; later, the process may not be able to read Python's files.
@@ -75,6 +75,17 @@ class JWTVerifier:
             raise InvalidToken("has no exp claim and would never expire")
         self._required_claims.check(claims, self._now())
         return claims
+
+    async def check_keys(self) -> None:
+        """Check that there is a key with which a token could be verified.
+
+        :raises ProviderError: there is none, or the keys are unavailable.
+        """
+        for algorithm in sorted(self._algorithms):
+            if await self._keys.find(None, algorithm):
+                return
+        allowed = ", ".join(sorted(self._algorithms))
+        raise ProviderError(f"the provider's JWK Set has no key for the algorithms {allowed}")
 
     def _parse_header(self, token: bytes) -> tuple[str | None, str]:
         """Return the key ID, if there is one, and the algorithm, which are not verified yet."""

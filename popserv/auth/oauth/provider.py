@@ -29,6 +29,9 @@ from zope.interface import implementer
 MAX_RESPONSE_OCTETS = 1 << 20
 """The maximum size of a response body; a JWK Set has a few thousand octets."""
 
+MAX_OCTETS = 2 * MAX_RESPONSE_OCTETS
+"""The maximum octets of a whole response, of which Twisted keeps all header fields in memory."""
+
 REQUEST_TIMEOUT = 10.0
 """Seconds from the start of a request to the last octet of the response."""
 
@@ -123,7 +126,7 @@ class ProviderClient:
 
         :raises ProviderError: the connection failed, or there was no complete response within the
             timeout, or the response has another status than 200, is not a JSON object, or
-            exceeds ``MAX_RESPONSE_OCTETS``.
+            exceeds ``MAX_RESPONSE_OCTETS``, or ``MAX_OCTETS`` with its header.
         """
         if self._reactor is None:
             from twisted.internet import reactor
@@ -172,8 +175,11 @@ class ProviderClient:
             collector = _BodyCollector()
             response.deliverBody(collector)
             return await collector.body
-        except BaseException:
+        except BaseException as error:
             endpoint.abort()
+            if endpoint.octets > MAX_OCTETS:
+                text = f"response exceeds {MAX_OCTETS} octets with its header"
+                raise ValueError(text) from error
             raise
 
     def _tls_creator(self, host: str) -> IOpenSSLClientConnectionCreator:
@@ -189,6 +195,8 @@ class _AbortableEndpoint:
 
     Agent does not give access to the connection once the response's headers have arrived.  A TLS
     connection whose peer does not respond would then stay open forever.
+
+    :ivar octets: those that were received; the connection is aborted after ``MAX_OCTETS``.
     """
 
     def __init__(
@@ -198,6 +206,7 @@ class _AbortableEndpoint:
         self._tls_creator = tls_creator
         self._endpoint: Any = None
         self._protocol: Any = None
+        self.octets = 0
 
     def endpointForURI(self, uri: URI) -> _AbortableEndpoint:
         """Connect to this URI; see IAgentEndpointFactory."""
@@ -214,6 +223,17 @@ class _AbortableEndpoint:
 
     def _connected(self, protocol: Any) -> Any:
         self._protocol = protocol
+        process = protocol.dataReceived
+
+        def count(data: bytes) -> None:
+            self.octets += len(data)
+            if self.octets > MAX_OCTETS:
+                self.abort()
+            else:
+                process(data)
+
+        # Agent's protocol is used by no other endpoint.
+        protocol.dataReceived = count
         return protocol
 
     def abort(self) -> None:

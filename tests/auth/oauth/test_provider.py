@@ -28,6 +28,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.oauth import provider
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.provider import (
+    MAX_OCTETS,
     MAX_RESPONSE_OCTETS,
     ProviderClient,
     check_url,
@@ -45,17 +46,25 @@ from tests.auth.oauth.harness import (
 class EndlessServer(Protocol):
     """A server that sends an endless response."""
 
+    start, chunk = b"\r\n", b"x" * 65536
+
     def dataReceived(self, _data):
         """Start the response."""
-        self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.transport.write(b"HTTP/1.1 200 OK\r\n" + self.start)
         self.transport.registerProducer(self, False)
 
     def resumeProducing(self):
         """Send the next chunk."""
-        self.transport.write(b"x" * 65536)
+        self.transport.write(self.chunk)
 
     def stopProducing(self):
         """Do nothing; see IPullProducer."""
+
+
+class EndlessHeaderServer(EndlessServer):
+    """A server whose response has an endless header."""
+
+    start, chunk = b"", b"X: %b\r\n" % (b"x" * 8000) * 8
 
 
 class RequestTests(ProviderCase):
@@ -121,6 +130,15 @@ class RequestTests(ProviderCase):
         url = f"http://127.0.0.1:{await self.listen(factory)}/"
         self.assertEqual(
             await self.request_error(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets"
+        )
+        await self.all_closed()
+
+    async def test_endless_header(self):
+        """So is that of an endless header, of which all would be kept."""
+        factory = self.watched(Factory.forProtocol(EndlessHeaderServer))
+        url = f"http://127.0.0.1:{await self.listen(factory)}/"
+        self.assertEqual(
+            await self.request_error(url), f"response exceeds {MAX_OCTETS} octets with its header"
         )
         await self.all_closed()
 
