@@ -23,7 +23,7 @@ _MAX_STATUS_LINE = 4096
 """RFC 2449 section 4 allows 512 octets."""
 
 MAX_CAPABILITIES = 1 << 16
-MAX_LISTING = 1 << 25
+MAX_LISTING = 1 << 27
 """The maximum octets of a response to CAPA, and to LIST, UIDL or TOP, which are kept in memory."""
 
 MAX_MESSAGE_OCTETS = 2 * MAX_MESSAGE
