@@ -15,7 +15,7 @@ from psycopg.errors import (
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.defer import succeed as succeed_with
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -25,6 +25,7 @@ from popserv.database.config import DatabaseConfig
 from popserv.database.connection import connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.pool import Database
+from popserv.database.waiting import WatchedSocket
 from tests.database.fake_server import (
     EXECUTE,
     PREPARE,
@@ -291,6 +292,7 @@ class FaultTests(TestCase):
         database._address = b"127.0.0.2", b"127.0.0.2", b"5432"
         await self.assertFailure(given_up, OutcomeUnknown)
         self.assertEqual((database._overdue, database._durable_places.places), ({}, 2))
+        self.assertEqual(watched(), [])
         await self.succeeds(database, durable=True)
         self.assertEqual(self.server.steps, ["connect", EXECUTE] * 2)
 
@@ -300,6 +302,7 @@ class FaultTests(TestCase):
         await self.fails(OutcomeUnknown, database, durable=True)
         await database.close()
         self.assertEqual((database._overdue, self.logged), ({}, [LogLevel.warn]))
+        self.assertEqual(watched(), [])
 
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
@@ -310,7 +313,9 @@ class FaultTests(TestCase):
         self.assertEqual(str(error.__cause__), "too many statements wait")
         await self.executed()
         await self.succeeds(database)
-        for each in reversed(durable):
+        script = ensureDeferred(database.execute_script(""))
+        self.assertEqual(database.waiting_count, 1)
+        for each in reversed([*durable, script]):
             each.cancel()
             await self.assertFailure(each, CancelledError)
 
@@ -540,6 +545,27 @@ class FaultTests(TestCase):
         self.assertEqual(error.getErrorMessage(), "no host name was resolved in 3 seconds")
 
 
+class LeastPatienceTests(SynchronousTestCase):
+    """The least patience that a file may have."""
+
+    def test_commit(self):
+        """A commit that waits for locks is tried again, but not until its deadline ends it."""
+        connection = mock.Mock(closed=False, is_still_executing=False, warning=None)
+        connection.run.side_effect = lambda *arguments: deferLater(clock, 0.5, refuse)
+        connection.ended.return_value = False
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        clock = Clock()
+
+        def refuse():
+            raise LockNotAvailable
+
+        database = Database(DatabaseConfig(path="", parameters={}, patience=2), clock)
+        refused = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        clock.pump([0.05] * 40)
+        self.failureResultOf(refused, DatabaseUnavailable)
+        self.assertEqual(connection.run.call_count, 3)
+
+
 class ConnectTests(SynchronousTestCase):
     """A server that accepts connections and says nothing, and a clock of the test."""
 
@@ -608,6 +634,11 @@ class ConnectTests(SynchronousTestCase):
         error = self.failureResultOf(connecting, OperationalError)
         self.assertEqual(error.getErrorMessage(), "no answer within 1 seconds")
         self.assertEqual(self.clock.getReaders() + self.clock.getWriters(), [])
+
+
+def watched():
+    """Return the sockets of connections that are not closed."""
+    return [each for each in reactor.getReaders() if isinstance(each, WatchedSocket)]
 
 
 def pause():
