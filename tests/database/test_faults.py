@@ -1,5 +1,6 @@
 """Tests of what Database does when the server or the network fails."""
 
+import gc
 import socket
 import sys
 from unittest import SkipTest, mock
@@ -304,6 +305,16 @@ class FaultTests(TestCase):
         self.assertEqual((database._overdue, self.logged), ({}, [LogLevel.warn]))
         self.assertEqual(watched(), [])
 
+    def test_durable_defect(self):
+        """What is no error of the database is logged when it ends one, whose place is free then."""
+        end = mock.AsyncMock(side_effect=ZeroDivisionError)
+        database = Database(DatabaseConfig(path="", parameters={}), Clock())
+        database._let_go_on(mock.Mock(wait_for_end=end))
+        places = database._places.places, database._durable_places.places, database._overdue
+        self.assertEqual(places, (4, 2, {}))
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
         self.patch(pool, "MAX_WAITING", 1)
@@ -516,13 +527,17 @@ class FaultTests(TestCase):
 
     async def test_close(self):
         """Closing waits for statements under way, and refuses others."""
-        database = self.serve()
-        under_way = ensureDeferred(self.succeeds(database))
-        closing = ensureDeferred(database.close())
-        await self.fails(DatabaseUnavailable, database)
-        self.assertNoResult(closing)
-        await under_way
-        await closing
+        for kinds in ((True,), (False,), (True, False)):
+            database = self.serve(connections=2)
+            under_way = [
+                ensureDeferred(self.succeeds(database, durable=durable)) for durable in kinds
+            ]
+            closing = ensureDeferred(database.close())
+            await self.fails(DatabaseUnavailable, database)
+            self.assertNoResult(closing)
+            for each in under_way:
+                await each
+            await closing
 
     async def test_unknown_host(self):
         """A host that cannot be found is a reason to wait, but not for the end of the process."""
