@@ -65,6 +65,7 @@ ALSO = {
         "tests.auth.throttle.test_login_throttle",
         "tests.auth.throttle.test_starts",
         "tests.commands",
+        "tests.metrics.test_protocol",
         "tests.test_transcripts",
     ),
 }
