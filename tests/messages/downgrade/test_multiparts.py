@@ -42,8 +42,9 @@ class DelimiterTests(StructureTestCase):
                 (b"--a".ljust(1000), DOWNGRADED_SUBJECT),
                 (b"--ab", SUBJECT),
             ):
-                text = downgrade(head, line, b"\n" + SUBJECT + b"\n")
-                self.assertEqual(text, head + line + b"\n" + result + b"\n")
+                for before in (b"", b"x" * 1000 + b"\n"):
+                    text = downgrade(head, before + line, b"\n" + SUBJECT + b"\n")
+                    self.assertEqual(text, head + before + line + b"\n" + result + b"\n")
             text = head + b"xy--a\n" + SUBJECT + b"\n"
             self.assertEqual(downgrade(head + b"x", b"y", b"--a\n" + SUBJECT + b"\n"), text)
             self.assertEqual(downgrade(head + b"x", b"y", b"-", b"-a\n" + SUBJECT + b"\n"), text)
