@@ -243,9 +243,11 @@ class CachedUpdateTests(MaildirCase):
 
     def test_duplicates(self):
         """A thread renames duplicates."""
-        for name in (b"new/1.a", b"cur/1.a:2,S"):
+        names = [b"cur/1.a:2,S", b"new/1.a"]
+        for name in names:
             self.put(name, name + b"\n\n")
         self.assert_not_cached("duplicates")
+        self.assertNotEqual(sorted(self.file_names()), names)
         self.before = self.before._replace(duplicates={b"2.b": b"1.a"})
         self.assert_not_cached("a duplicate that could not be renamed")
 
