@@ -72,7 +72,12 @@ def is_local(address: object) -> bool:
 
 def host_and_port(address: Any) -> tuple[str, int] | None:
     """Return the IP address and the port of an address, or None if it has none."""
-    return (address.host, address.port) if hasattr(address, "port") else None
+    return (_unmapped(address.host), address.port) if hasattr(address, "port") else None
+
+
+def _unmapped(host: str) -> str:
+    """Return an IP address; on a socket for both families, IPv4 addresses are mapped."""
+    return host.removeprefix("::ffff:") if "." in host else host
 
 
 def details_of(transport: Any) -> ConnectionDetails:
@@ -138,8 +143,5 @@ def peer_name(transport: ITransport) -> str:
         return "UNIX socket"
     if not hasattr(peer, "port"):
         return str(peer)
-    host = peer.host
-    if "." in host:
-        # On a socket for both families, IPv4 addresses are mapped.
-        host = host.removeprefix("::ffff:")
+    host = _unmapped(peer.host)
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

@@ -70,6 +70,21 @@ class PeerTests(SynchronousTestCase):
         for address in (UNIXAddress(b"/s"), DescriptorAddress("/dev/ttyS0", True), None):
             self.assertIsNone(host_and_port(address))
 
+    def test_mapped(self):
+        """An IPv4 client of a socket for both families has an IPv4 address."""
+        for host, expected in (
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8::ffff:1", "2001:db8::ffff:1"),
+            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.1"),
+            ("fe80::1%eth0.7", "fe80::1%eth0.7"),
+        ):
+            address = IPv6Address("TCP", host, 110)
+            self.assertEqual(host_and_port(address), (expected, 110))
+            transport = StringTransport(hostAddress=address, peerAddress=address)
+            self.assertEqual(
+                details_of(transport), ConnectionDetails((expected, 110), (expected, 110))
+            )
+
     def test_details(self):
         """What checkers may know are both ends, and how the connection is protected."""
         host = IPv4Address("TCP", "198.51.100.2", 110)
