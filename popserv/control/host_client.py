@@ -96,7 +96,10 @@ class HostClient:
             deadline = self._reactor.seconds() + self._timeout
             while waiting and self._reactor.seconds() < deadline:
                 parts = {id_: len(answers[id_]) for id_ in waiting}
-                for id_, _, text in await self._directory.answers(request, parts):
+                for id_, part, text in await self._directory.answers(request, parts):
+                    # The host may have failed to give the one before it.
+                    if part != len(answers[id_]):
+                        continue
                     response, more = _parse(by_id[id_], command, text)
                     answers[id_].append(response)
                     if response.get("missing"):
