@@ -65,6 +65,16 @@ class ClientTests(HostCase):
         self.assertEqual([item["user"] for _, item in items], ["ann", "bob"])
         self.assertEqual(self.client.silent, {host.id: host})
 
+    def test_not_forgotten(self):
+        """The answers are shown also if the store cannot be told that they have arrived."""
+        self.start()
+
+        async def fail(request):
+            raise TryLater
+
+        self.patch(self.shared, "forget", fail)
+        self.assertEqual(list(self.call(commands.GetStatus)), ["mx1"])
+
     def test_named(self):
         """A host is found by its name, if only one has it, or by its ID."""
         self.assertIn("no server uses the store", self.refused(self.client.hosts()))
