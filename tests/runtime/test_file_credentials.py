@@ -214,9 +214,9 @@ class SwitchTests(CredentialsCase):
             with (
                 mock.patch.object(file_credentials, "set_file_credentials", fail_for_own),
                 mock.patch.object(os, "abort", side_effect=KeyError) as abort,
+                contextlib.suppress(KeyError),
             ):
-                with contextlib.suppress(KeyError):
-                    self.failureResultOf(function(), KeyError)
+                self.failureResultOf(function(), KeyError)
             abort.assert_called_once_with()
             switch(None)
         self.assertEqual((in_kernel(), current()), (own(), None))
