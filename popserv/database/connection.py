@@ -69,7 +69,7 @@ class Connection(BaseConnection[Row]):
         parameters: Sequence[Any] | None,
         deadline: float,
         prepare: bool,
-        durable: bool = False,
+        durable: bool,
     ) -> list[Row]:
         """Execute a statement, and return its rows.
 

@@ -79,7 +79,7 @@ class Database:
         self._idle: list[Connection] = []
         self._places = PlaceQueue(config.connections, reactor)
         # Of the connections, those whose statements may wait for a standby.
-        self._durable_places = PlaceQueue(max(1, config.connections // 2), reactor)
+        self._durable_places = PlaceQueue(config.connections // 2, reactor)
         # The statements that were given up and are still executed, with the address of the server.
         self._overdue: dict[Deferred[None], Address] = {}
         # The server of the newest connection.

@@ -1,5 +1,6 @@
 """Tests of what Database does when the server or the network fails."""
 
+import gc
 import socket
 import sys
 from unittest import SkipTest, mock
@@ -15,7 +16,7 @@ from psycopg.errors import (
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.defer import succeed as succeed_with
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -25,6 +26,7 @@ from popserv.database.config import DatabaseConfig
 from popserv.database.connection import connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.pool import Database
+from popserv.database.waiting import WatchedSocket
 from tests.database.fake_server import (
     EXECUTE,
     PREPARE,
@@ -291,6 +293,7 @@ class FaultTests(TestCase):
         database._address = b"127.0.0.2", b"127.0.0.2", b"5432"
         await self.assertFailure(given_up, OutcomeUnknown)
         self.assertEqual((database._overdue, database._durable_places.places), ({}, 2))
+        self.assertEqual(watched(), [])
         await self.succeeds(database, durable=True)
         self.assertEqual(self.server.steps, ["connect", EXECUTE] * 2)
 
@@ -300,6 +303,17 @@ class FaultTests(TestCase):
         await self.fails(OutcomeUnknown, database, durable=True)
         await database.close()
         self.assertEqual((database._overdue, self.logged), ({}, [LogLevel.warn]))
+        self.assertEqual(watched(), [])
+
+    def test_durable_defect(self):
+        """What is no error of the database is logged when it ends one, whose place is free then."""
+        end = mock.AsyncMock(side_effect=ZeroDivisionError)
+        database = Database(DatabaseConfig(path="", parameters={}), Clock())
+        database._let_go_on(mock.Mock(wait_for_end=end))
+        places = database._places.places, database._durable_places.places, database._overdue
+        self.assertEqual(places, (4, 2, {}))
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_durable_limits(self):
         """Statements that may wait for a standby are counted apart from the others."""
@@ -310,7 +324,9 @@ class FaultTests(TestCase):
         self.assertEqual(str(error.__cause__), "too many statements wait")
         await self.executed()
         await self.succeeds(database)
-        for each in reversed(durable):
+        script = ensureDeferred(database.execute_script(""))
+        self.assertEqual(database.waiting_count, 1)
+        for each in reversed([*durable, script]):
             each.cancel()
             await self.assertFailure(each, CancelledError)
 
@@ -511,13 +527,17 @@ class FaultTests(TestCase):
 
     async def test_close(self):
         """Closing waits for statements under way, and refuses others."""
-        database = self.serve()
-        under_way = ensureDeferred(self.succeeds(database))
-        closing = ensureDeferred(database.close())
-        await self.fails(DatabaseUnavailable, database)
-        self.assertNoResult(closing)
-        await under_way
-        await closing
+        for kinds in ((True,), (False,), (True, False)):
+            database = self.serve(connections=2)
+            under_way = [
+                ensureDeferred(self.succeeds(database, durable=durable)) for durable in kinds
+            ]
+            closing = ensureDeferred(database.close())
+            await self.fails(DatabaseUnavailable, database)
+            self.assertNoResult(closing)
+            for each in under_way:
+                await each
+            await closing
 
     async def test_unknown_host(self):
         """A host that cannot be found is a reason to wait, but not for the end of the process."""
@@ -538,6 +558,27 @@ class FaultTests(TestCase):
         clock.advance(3)
         error = self.failureResultOf(connecting, OperationalError)
         self.assertEqual(error.getErrorMessage(), "no host name was resolved in 3 seconds")
+
+
+class LeastPatienceTests(SynchronousTestCase):
+    """The least patience that a file may have."""
+
+    def test_commit(self):
+        """A commit that waits for locks is tried again, but not until its deadline ends it."""
+        connection = mock.Mock(closed=False, is_still_executing=False, warning=None)
+        connection.run.side_effect = lambda *arguments: deferLater(clock, 0.5, refuse)
+        connection.ended.return_value = False
+        self.patch(pool, "connect", lambda *arguments: succeed_with(connection))
+        clock = Clock()
+
+        def refuse():
+            raise LockNotAvailable
+
+        database = Database(DatabaseConfig(path="", parameters={}, patience=2), clock)
+        refused = ensureDeferred(database.execute(STATEMENT, [7], durable=True))
+        clock.pump([0.05] * 40)
+        self.failureResultOf(refused, DatabaseUnavailable)
+        self.assertEqual(connection.run.call_count, 3)
 
 
 class ConnectTests(SynchronousTestCase):
@@ -608,6 +649,11 @@ class ConnectTests(SynchronousTestCase):
         error = self.failureResultOf(connecting, OperationalError)
         self.assertEqual(error.getErrorMessage(), "no answer within 1 seconds")
         self.assertEqual(self.clock.getReaders() + self.clock.getWriters(), [])
+
+
+def watched():
+    """Return the sockets of connections that are not closed."""
+    return [each for each in reactor.getReaders() if isinstance(each, WatchedSocket)]
 
 
 def pause():

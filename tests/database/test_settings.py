@@ -1,5 +1,7 @@
 """Tests of popserv.database.settings: what hosts agree about."""
 
+from unittest import mock
+
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from popserv.database.schema import create_schema
@@ -18,3 +20,10 @@ class SecretTests(DatabaseCase):
         found = {*await gatherResults(asking), await shared_secret(other, "a")}
         self.assertEqual([len(secret) for secret in found], [32])
         self.assertNotIn(await shared_secret(self.database, "b"), found)
+
+    async def test_durable(self):
+        """Only the commit of a new secret may wait for a standby."""
+        execute = mock.AsyncMock(side_effect=[[], [], [(b"secret",)]])
+        self.assertEqual(await shared_secret(mock.Mock(execute=execute), "a"), b"secret")
+        durable = [call.kwargs.get("durable", False) for call in execute.await_args_list]
+        self.assertEqual(durable, [False, True, False])

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from coverage import Coverage, CoverageData
+from hypothesis import settings
 from twisted.trial.reporter import Reporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
@@ -64,6 +65,7 @@ ALSO = {
         "tests.auth.throttle.test_login_throttle",
         "tests.auth.throttle.test_starts",
         "tests.commands",
+        "tests.metrics.test_protocol",
         "tests.test_transcripts",
     ),
 }
@@ -139,6 +141,8 @@ def measure(names, package, directory):
     directory.mkdir(parents=True, exist_ok=True)
     # The other one records each line once, whichever tests run it.
     os.environ["COVERAGE_CORE"] = "ctrace"
+    # The same examples as with the mutants: the profile was chosen before CI was set.
+    settings.load_profile("ci")
     coverage = Coverage(
         data_file=str(directory / "coverage"), config_file=False, source=[str(CHECKOUT / package)]
     )

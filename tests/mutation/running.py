@@ -61,7 +61,11 @@ def in_child(function, *arguments):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        # A test of a mutant may send its parent a signal.
+        print(f"ended by {signal.Signals(-code).name}", file=sys.stderr)
+    return code == 0
 
 
 def prepare(name, modules):

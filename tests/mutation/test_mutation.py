@@ -1,9 +1,10 @@
 """The command, with a module of which each mutant is found, and with too few tests for it."""
 
 import os
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.mutation.__main__ import main
 from tests.mutation.covering import tests_of
 from tests.mutation.mutants import CHECKOUT, changed_lines, changed_modules, mutants_of
 from tests.mutation.results import read_equivalents
-from tests.mutation.running import name_of
+from tests.mutation.running import in_child, name_of
 
 MODULE = "popserv/core/user_folder.py"
 ALL_TESTS = "tests.core.test_user_folder"
@@ -58,6 +59,16 @@ class CommandTests(SynchronousTestCase):
         with redirect_stdout(StringIO()) as output:
             code = main(["--module", "popserv/maildrops/owners/__init__.py"])
         self.assertEqual((code, output.getvalue()), (0, "these lines have no mutants\n"))
+
+
+class ChildTests(SynchronousTestCase):
+    """A process for a part of the command."""
+
+    def test_signal(self):
+        """A signal that ends it is told."""
+        with redirect_stderr(StringIO()) as output:
+            self.assertFalse(in_child(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        self.assertEqual(output.getvalue(), "ended by SIGKILL\n")
 
 
 class CoveringTests(SynchronousTestCase):

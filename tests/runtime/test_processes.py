@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,7 +24,10 @@ class HasEndedTests(SynchronousTestCase):
                 self.assertIs(has_ended(b"%d" % ended.pid, own_ended=False), False)
 
     def test_running(self):
-        """A process that exists has not, whoever it belongs to."""
+        """A process that exists has not, whoever it belongs to; it gets no signal."""
+        with mock.patch.object(os, "kill") as kill:
+            self.assertIs(has_ended(b"%d" % os.getppid(), own_ended=True), False)
+        kill.assert_called_once_with(os.getppid(), 0)
         self.assertIs(has_ended(b"%d" % os.getppid(), own_ended=True), False)
         self.assertIs(has_ended(b"1", own_ended=True), False)
 

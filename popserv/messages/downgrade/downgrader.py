@@ -46,6 +46,15 @@ class Downgrader:
     changed = False
     octets_gained = 0
 
+    _in_header: bool
+    # In a header: the offset of the line to search from, whether the header is a group of fields in
+    # a body, and the type if there is no Content-Type.
+    _searched: int
+    _in_field_groups: bool
+    _default_type: str
+    # In a body: whether its next octet is at the start of a line.
+    _at_line_start: bool
+
     def __init__(self) -> None:
         self._output: list[bytes] = []
         self._pending = b""
@@ -54,17 +63,10 @@ class Downgrader:
         # Whether what follows passes unchanged although it may contain header fields.
         self._is_unread = False
         self._needs_utf8 = False
-        # In a header: the offset of the line to search from, whether the header is a group of
-        # fields in a body, and the type if there is no Content-Type.
-        self._in_header = True
-        self._searched = 0
-        self._in_field_groups = False
-        self._default_type = ""
-        # In a body: whether its next octet is at the start of a line.
-        self._at_line_start = True
         self._multiparts = Multiparts()
         self._headers = HeaderDowngrader()
         self._held = HeldOutput()
+        self._enter_header()
 
     @property
     def needs_utf8(self) -> bool:
@@ -88,7 +90,7 @@ class Downgrader:
     def _walk(self, chunk: bytes, *, is_last: bool) -> bytes:
         data, self._pending = self._pending + chunk, b""
         at = 0
-        while 0 <= at < len(data):
+        while at < len(data):
             if self._is_done:
                 self._pass_text(data[at:])
                 break
@@ -108,31 +110,29 @@ class Downgrader:
             text = self._held.hold(text)
         self._output.append(text)
 
-    # Each step takes the walk from one offset to the next, or to -1 if it needs more data.
+    # Each step takes the walk from one offset to the next.
 
     def _walk_header(self, data: bytes, at: int, is_last: bool) -> int:
         stop = at + MAX_HEADER
-        end, has_blank_line = self._find_header_end(data, at, min(stop, len(data)))
+        found = self._find_header_end(data, at, min(stop, len(data)))
         if self._is_done:
             return at
-        if end < 0:
-            if len(data) >= stop:
+        if found is None:
+            if len(data) > stop:
                 self._is_unread = True
                 self._pass_text(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
             if not is_last:
                 self._pending = data[at:]
-                return -1
-            end = len(data)
+                return len(data)
+            found = len(data), False
+        end, has_blank_line = found
         self._pass_header(data[at:end], has_blank_line)
         return end
 
-    def _find_header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool]:
-        """Return the end of the header, and whether a blank line ends it.
-
-        The end is -1 if it is not before ``stop``.
-        """
+    def _find_header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool] | None:
+        """Return the end of a header, and whether it is a blank line, if it is before ``stop``."""
         line = at + self._searched
         blank = _BLANK.match(data, line, stop) or _LINE_AND_BLANK.search(data, line, stop)
         end = blank.end() if blank else stop
@@ -143,7 +143,7 @@ class Downgrader:
         if blank:
             return end, True
         self._searched = max(line, data.rfind(b"\n", line, stop) + 1) - at
-        return -1, False
+        return None
 
     def _walk_body(self, data: bytes, at: int, is_last: bool) -> int:
         was_unread = self._is_unread
@@ -158,15 +158,16 @@ class Downgrader:
             self._pass_text(data[at : delimiter.end])
             self._pass_delimiter(delimiter)
             return delimiter.end
-        tail = data.rfind(b"\n", at) + 1
-        if not tail:
-            tail = at if self._at_line_start else len(data) + 1
-        self._at_line_start = not is_last and self._multiparts.may_be_delimiter(data, tail)
-        if not self._at_line_start:
-            tail = len(data)
+        line = max(at, data.rfind(b"\n", at) + 1)
+        self._at_line_start = (
+            (self._at_line_start or line > at)
+            and not is_last
+            and self._multiparts.may_be_delimiter(data, line)
+        )
+        tail = line if self._at_line_start else len(data)
         self._pass_text(data[at:tail])
         self._pending = data[tail:]
-        return -1
+        return len(data)
 
     def _find_delimiter(
         self, data: bytes, at: int, at_line_start: bool, stop: int

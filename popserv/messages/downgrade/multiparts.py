@@ -128,7 +128,7 @@ class Multiparts:
 
     def may_be_delimiter(self, data: bytes, line: int) -> bool:
         """Return whether the unfinished line at an offset may become a delimiter line."""
-        if not 0 <= len(data) - line <= MAX_DELIMITER:
+        if len(data) - line > MAX_DELIMITER:
             return False
         text, prefix = data[line:], self._open[-1].prefix[1:]
         return text.startswith(prefix) or prefix.startswith(text)

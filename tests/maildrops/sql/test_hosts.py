@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+from psycopg import RawCursor
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
@@ -10,7 +11,7 @@ from popserv.auth.accounts.source import Accounts
 from popserv.database import Database, OutcomeUnknown
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import IHostDirectory, ISharedStore
-from popserv.maildrops.sql.hosts import ANNOUNCE, Hosts
+from popserv.maildrops.sql.hosts import ANNOUNCE, ANSWER, ASK, FORGET, WITHDRAW, Hosts
 from tests.maildrops.sql.harness import SQLCase, losing
 
 
@@ -110,7 +111,10 @@ class HostsTests(SQLCase):
         await self.hosts.ask(old, "drain", [host])
         self.sql("UPDATE request SET at = now() - interval '11 s'")
         self.assertEqual(await self.hosts.announce(host, "mx", "1.0", False), [])
-        self.sql("UPDATE request SET at = now() - interval '2 hours'")
+        for age in (59, 61):
+            self.assertEqual(self.sql("SELECT request FROM request"), [("drain",)])
+            self.sql("UPDATE request SET at = now() - %s * interval '1 minute'", age)
+            await self.hosts.ask(uuid4(), "who", [])
         await self.hosts.ask(uuid4(), "who", [host])
         self.assertEqual(self.sql("SELECT request FROM request"), [("who",)])
 
@@ -140,6 +144,26 @@ class HostsTests(SQLCase):
         self.database.faults = {ANNOUNCE: losing(TryLater())}
         failing = self.hosts.announce(uuid4(), "mx", "1.0", False)
         await self.assertFailure(Deferred.fromCoroutine(failing), TryLater)
+
+    async def test_at_once(self):
+        """No statement waits for the disk; the next ones on its connection do again."""
+        host, request = uuid4(), uuid4()
+        commit = "SHOW synchronous_commit"
+        usual = self.sql(commit)
+        for statement, *parameters in (
+            (ANNOUNCE, host, "mx", "1.0", False),
+            (ASK, request, "who", [host]),
+            (ANSWER, request, host, 0, "text"),
+            (FORGET, request),
+            (ASK, request, "who", [host]),
+            (ASK, uuid4(), "who", []),
+            (WITHDRAW, host),
+        ):
+            self.sql("UPDATE request SET at = now() - interval '61 minutes'")
+            with self.connection.transaction():
+                RawCursor(self.connection).execute(statement, parameters)
+                self.assertEqual(self.sql(commit), [("off",)])
+            self.assertEqual(self.sql(commit), usual)
 
     async def test_unconfirmed(self):
         """No statement waits for a standby, so that servers can be steered without one."""

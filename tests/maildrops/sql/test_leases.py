@@ -260,6 +260,20 @@ class LeaseTests(SQLCase):
             await self.end(mailbox)
         await self.end(await self.store.open_maildrop(b"ann"))
 
+    async def test_locked_row_elsewhere(self):
+        """Nor does a login on another host, which waits for the next attempt, give up before it."""
+        other = self.make_store(self.clock)
+        mailbox = await self.store.open_maildrop(b"ann")
+        with self.connection.transaction():
+            self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
+            await self.end(mailbox)
+        login = Deferred.fromCoroutine(other.open_maildrop(b"ann"))
+        await self.pause()
+        await self.pausing(BUSY_PAUSES[1])
+        for _ in range(2):
+            await self.renew(BUSY_PAUSES[1] / 2)
+        await (await login).release()
+
     async def test_never_released(self):
         """A lock that cannot be released is left alone when it has expired, or is lost."""
         mailbox = await self.store.open_maildrop(b"ann")
@@ -295,7 +309,7 @@ class LeaseTests(SQLCase):
             await mailbox.release()
 
     async def test_renewed_soon(self):
-        """A lock whose row is locked at each regular time is renewed in between."""
+        """A lock whose row is locked at each regular time is renewed a second later."""
         mailboxes = [await self.store.open_maildrop(user) for user in (b"ann", b"bob")]
         self.sql("UPDATE maildrop SET expires = now() + interval '5 seconds'")
         renewed = "SELECT name FROM maildrop WHERE expires > now() + interval '15 seconds'"
@@ -303,7 +317,9 @@ class LeaseTests(SQLCase):
             self.sql("SELECT FROM maildrop WHERE name = %s FOR UPDATE", b"ann")
             await self.renew()
         self.database.executed.clear()
-        await self.renew(RENEWAL_PAUSE)
+        await self.renew(0.5)
+        self.assertEqual(self.database.executed, [])
+        await self.renew(0.5)
         self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
         self.assertEqual(len(self.sql(renewed)), 2)
         await self.renew(RENEWAL_PAUSE)
@@ -639,6 +655,7 @@ class LeaseTests(SQLCase):
             for pause in STOP_PAUSES:
                 await self.pause(pause)
             await stopped
+        self.assertAlmostEqual(self.clock.seconds(), 1.2)
         [warning] = self.warnings()
         self.assertIn("because they were being changed", warning)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -311,7 +311,9 @@ class ReadingTests(MessageCase):
 
     def test_is_delivered(self):
         """A delivery is known by the name of its user and the id of its message."""
-        first, second = self.add(self.ann, 1), self.add(self.bob, 2)
+        first, second = UUID(int=2), UUID(int=1)
+        self.add(self.ann, 1, id=first)
+        self.add(self.bob, 2, id=second)
         for name, id_, expected in (
             *((b"ann", first, [(1,)]), (b"bob", second, [(2,)])),
             *((b"bob", first, []), (b"ann", second, []), (b"ann", uuid4(), [])),
@@ -320,13 +322,14 @@ class ReadingTests(MessageCase):
 
     def test_forgotten(self):
         """Keys are forgotten that are neither reserved nor of a message with an object."""
-        reserved, taken, unknown = (uuid4() for _ in range(3))
+        keys = [UUID(int=number) for number in range(6)]
+        unknown, reserved, taken, there, inline, other = keys
         self.reserve(reserved)
         self.reserve(taken, taken=True)
-        there, inline = self.add(self.ann, 1, inline=False), self.add(self.ann, 2)
-        keys = [reserved, taken, unknown, there, inline]
+        self.add(self.ann, 1, id=there, inline=False)
+        self.add(self.ann, 2, id=inline)
         rows = self.execute(statements.UNRESERVED_KEYS, keys)
-        self.assertEqual({key for (key,) in rows}, {taken, unknown, inline})
+        self.assertEqual({key for (key,) in rows}, {unknown, taken, inline, other})
 
     def test_users(self):
         """Users are listed in the order of their names."""
@@ -342,21 +345,19 @@ class ChangingTests(MessageCase):
     """Statements change one maildrop only, and with it whatever depends on the change."""
 
     def test_mark_seen(self):
-        """Messages get the flag that have not, beside others; no row is written for the rest."""
-        for maildrop, position, flags in (
-            (self.ann, 1, 0),
-            (self.ann, 2, 1),
-            (self.ann, 4, 34),
-            (self.bob, 1, 0),
-        ):
-            self.add(maildrop, position, flags=flags)
-        self.add(self.ann, 3)
+        """A message of this position and id gets the flag, beside others; no other is written."""
+        lower, same, higher = (UUID(int=number) for number in range(3))
+        cyd = self.create(b"cyd", 0)
+        for maildrop in (self.ann, cyd):
+            self.add(maildrop, 1, id=same)
+        for position, flags in enumerate((0, 0, 1, 34, 0, 0)):
+            self.add(self.bob, position, id=same, flags=flags)
         written = "SELECT xmin::text FROM message WHERE position = 2"
         before = self.sql(written)
-        ids = [id_ for _, id_ in self.columns("message.id")]
-        retrieved = [1, 2, 4, 3], [ids[0], ids[1], ids[3], ids[0]]
-        self.execute(statements.MARK_SEEN, self.ann, *retrieved)
-        expected = [("ann", 1, 1), ("ann", 2, 1), ("ann", 3, 0), ("ann", 4, 35), ("bob", 1, 0)]
+        retrieved = [1, 2, 3, 4, 5], [same, same, same, lower, higher]
+        self.execute(statements.MARK_SEEN, self.bob, *retrieved)
+        marked = [("bob", *each) for each in enumerate((0, 1, 1, 35, 0, 0))]
+        expected = [("ann", 1, 0), *marked, ("cyd", 1, 0)]
         self.assertEqual(self.columns("position, flags"), expected)
         self.assertEqual(self.sql(written), before)
 
@@ -623,28 +624,38 @@ class ConcurrentTests(MessageCase):
         pid = self.other.info.backend_pid
         await wait_for(lambda: self.sql(waiting, pid) != [(0,)], "the lock")
 
-    async def test_order(self):
-        """Maildrops are locked in the order of their ids, whatever the order of the names."""
-        for names in ([b"ann", b"bob"], [b"bob", b"ann"]):
-            with self.connection.transaction():
-                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE", self.ann)
-                running = self.start(
-                    *(statements.DELIVER_TO_ALL, names, [uuid4(), uuid4()]),
-                    *(b"body", 4, None, 4, True, None),
-                )
-                await self.until_waiting()
-                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE NOWAIT", self.bob)
-            self.assertEqual(len(await running), 2)
+    def deliver_to(self, maildrop):
+        """Lock the row of a maildrop as a delivery does."""
+        self.sql("UPDATE maildrop SET last = last + 1 WHERE id = %s", maildrop)
 
-    async def test_lock(self):
-        """Maildrops are locked in the same order to find out what became of a delivery."""
-        for names in ([b"ann", b"bob"], [b"bob", b"ann"]):
+    async def test_order(self):
+        """Maildrops are locked in the order of their ids, and not of their names or their rows."""
+        for other in (b"another", b"cyd"):
+            self.create(other, 0)
+        self.sql("UPDATE maildrop SET id = 0 WHERE id = %s", self.bob)
+        ids = [*self.ids, uuid4()]
+        for names, (statement, *parameters) in product(
+            ([b"ann", b"bob", b"cyd"], [b"cyd", b"bob", b"ann"]),
+            (
+                (statements.DELIVER_TO_ALL, ids, b"body", 4, None, 4, True, None),
+                (statements.LOCK_MAILDROPS,),
+            ),
+        ):
             with self.connection.transaction():
-                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE", self.ann)
-                running = self.start(statements.LOCK_MAILDROPS, names)
+                self.deliver_to(0)
+                running = self.start(statement, names, *parameters)
                 await self.until_waiting()
-                self.sql("SELECT FROM maildrop WHERE id = %s FOR UPDATE NOWAIT", self.bob)
-            self.assertEqual(await running, [(self.ann,), (self.bob,)])
+                self.sql("SELECT FROM maildrop WHERE id > 0 FOR UPDATE NOWAIT")
+            self.assertEqual(len(await running), 3)
+
+    async def test_delivered_before(self):
+        """Another delivery at the same time does not hide one that is asked for."""
+        id_ = self.add(self.ann, 5)
+        with self.connection.transaction():
+            self.deliver_to(self.ann)
+            running = self.start(statements.IS_DELIVERED, b"ann", id_)
+            await self.until_waiting()
+        self.assertEqual(await running, [(5,)])
 
     async def test_taken(self):
         """An object that is taken for its removal at the same time does not become a message."""

@@ -295,6 +295,34 @@ class StructureTests(StructureTestCase):
         result = downgrade(message + SUBJECT + b"\n")
         self.assertTrue(result.endswith(b"\n--a\n" + DOWNGRADED_SUBJECT + b"\n"))
 
+    def test_longest_header(self):
+        """A header of 1 MiB is downgraded, with an empty line or without; a longer one is not."""
+        for end in (b"\n", b""):
+            for octets, result in ((1 << 20, DOWNGRADED_SUBJECT), ((1 << 20) + 1, SUBJECT)):
+                header = (SUBJECT + b"x: y").ljust(octets - 1 - len(end), b"y") + b"\n" + end
+                for chunks in ([header], [header[:-1], header[-1:]]):
+                    self.assertEqual(downgrade(*chunks), result + header[len(SUBJECT) :])
+
+    def test_after_long_header(self):
+        """After a header that is too long a delimiter is one only at the start of a line."""
+        self.patch(downgrader, "MAX_HEADER", 50)
+        head = b"Content-Type: multipart/mixed; boundary=a\n\n--a\n"
+        for start, result in (
+            (b"x: y".ljust(49, b"y") + b"\n", DOWNGRADED_SUBJECT),
+            (b"x: y".ljust(50, b"y"), SUBJECT),
+        ):
+            message = head + start + b"--a\n"
+            self.assertEqual(downgrade(message + SUBJECT + b"\n"), message + result + b"\n")
+
+    def test_header_up_to_delimiter(self):
+        """A delimiter ends a header, however the message is cut, and the part has no body."""
+        head = b"Content-Type: multipart/mixed; boundary=a\n\n--a\n"
+        head += b"Content-Type: message/rfc822\n--a\n"
+        message = head + SUBJECT + b"\n" + SUBJECT
+        for cut in range(len(message)):
+            result = downgrade(message[:cut], message[cut:])
+            self.assertEqual(result, head + DOWNGRADED_SUBJECT + b"\n" + SUBJECT, cut)
+
     def test_long_header_outside_ascii(self):
         """A header over 1 MiB and its body must be ASCII; the parts around it need not."""
         outer = b"Content-Type: multipart/mixed; boundary=a\n\nbefore\n--a\n\nx\n--a\n"

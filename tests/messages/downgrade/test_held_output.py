@@ -60,15 +60,16 @@ class TypeTests(SynchronousTestCase):
         )
 
     def test_groups_of_fields(self):
-        """What follows the first group of fields is another one, or a body."""
+        """What follows the first group of fields is another one, and a further one, or a body."""
         for media_type, changed in (
             (b"message/disposition-notification", DOWNGRADED_SUBJECT),
             (b"message/global-disposition-notification", DOWNGRADED_SUBJECT),
             (b"message/global-headers", SUBJECT),
             (b"message/rfc822", SUBJECT),
         ):
-            result = downgrade(b"Content-Type: %b\n\nx: y\n\n%b" % (media_type, SUBJECT))
-            self.assertTrue(result.endswith(b"x: y\n\n" + changed), result)
+            for groups in (b"x: y\n\n", b"x: y\n\nz: y\n\n"):
+                result = downgrade(b"Content-Type: %b\n\n%b" % (media_type, groups + SUBJECT))
+                self.assertTrue(result.endswith(groups + changed), result)
 
     def test_encoded(self):
         """An encoded message/global passes unchanged (RFC 6532 section 3.5)."""

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 
+from popserv.messages.downgrade import multiparts
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import count_octets
 from popserv.messages.sizes import measure
@@ -41,10 +42,12 @@ class DelimiterTests(StructureTestCase):
                 (b"--a".ljust(1000), DOWNGRADED_SUBJECT),
                 (b"--ab", SUBJECT),
             ):
-                text = downgrade(head, line, b"\n" + SUBJECT + b"\n")
-                self.assertEqual(text, head + line + b"\n" + result + b"\n")
+                for before in (b"", b"x" * 1000 + b"\n"):
+                    text = downgrade(head, before + line, b"\n" + SUBJECT + b"\n")
+                    self.assertEqual(text, head + before + line + b"\n" + result + b"\n")
             text = head + b"xy--a\n" + SUBJECT + b"\n"
             self.assertEqual(downgrade(head + b"x", b"y", b"--a\n" + SUBJECT + b"\n"), text)
+            self.assertEqual(downgrade(head + b"x", b"y", b"-", b"-a\n" + SUBJECT + b"\n"), text)
 
     def test_nested(self):
         """A delimiter line of each multipart around a part begins the next part of that."""
@@ -196,6 +199,14 @@ class WorkTests(StructureTestCase):
         )
         message = head + b"\n" + b"x\n" * 110_000 + b"--b\n"
         self.assertTrue(downgrade(message + SUBJECT + b"\n").endswith(DOWNGRADED_SUBJECT + b"\n"))
+
+    def test_unfinished_header(self):
+        """The lines of a header are work once, in however many chunks it comes."""
+        self.patch(multiparts, "MAX_WORK", 40)
+        head = b"Content-Type: multipart/mixed; boundary=a\n\n--a\n" + b"--ax\n" * 20
+        message = head + SUBJECT + b"\n"
+        octets = (message[at : at + 1] for at in range(len(message)))
+        self.assertEqual(downgrade(*octets), head + DOWNGRADED_SUBJECT + b"\n")
 
     def test_look_alikes(self):
         """After a hundred thousand lines that start like a delimiter the rest passes unchanged."""

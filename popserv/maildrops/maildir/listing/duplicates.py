@@ -58,7 +58,7 @@ def separate(
     known: Mapping[bytes, Known],
     unrenamed: Mapping[bytes, bytes],
     *,
-    may_rename: bool = True,
+    may_rename: bool,
 ) -> Separation:
     """Give every file a base name of its own, and enter it into ``scan.files``.
 
@@ -215,19 +215,24 @@ class _Separator:
         self, name: bytes, base_name: bytes, location: bytes, status: os.stat_result
     ) -> None:
         """Enter a file by a base name, and rename the file if that is another than its own."""
-        if name != base_name and not self._may_rename:
+        if name == base_name or self._rename(name, base_name, location):
+            self._found[name] = (location, status.st_ino)
+
+    def _rename(self, name: bytes, base_name: bytes, location: bytes) -> bool:
+        """Rename a file if possible; return whether it is still there."""
+        if not self._may_rename:
             self._unrenamed[name] = base_name
-        elif name != base_name:
-            folder = self._folders.descriptor(location[0])
-            old, new = base_name + location[1:], name + location[1:]
-            try:
-                os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
-                self._renamed.append((old, new))
-            except FileNotFoundError:
-                self._vanished = True
-                return
-            except OSError as error:
-                self._unrenamed[name] = base_name
-                if name not in self._known:
-                    self._errors.append(explain_change(error, folder, old))
-        self._found[name] = (location, status.st_ino)
+            return True
+        folder = self._folders.descriptor(location[0])
+        old, new = base_name + location[1:], name + location[1:]
+        try:
+            os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+            self._renamed.append((old, new))
+        except FileNotFoundError:
+            self._vanished = True
+            return False
+        except OSError as error:
+            self._unrenamed[name] = base_name
+            if name not in self._known:
+                self._errors.append(explain_change(error, folder, old))
+        return True

@@ -121,6 +121,19 @@ class SeparationTests(DuplicateCase):
         name = duplicates.duplicate_name(b"1.a", blake2b(b"new\n", digest_size=20).digest(), 0)
         self.assertIn(b"new/%b" % name, self.file_names())
 
+    def test_too_large(self):
+        """Of a file that is too large to be read, the length counts for its base name."""
+        self.patch(duplicates, "MAX_MESSAGE", 4)
+        self.put_at(1, b"cur/1.a:2,S", b"old\n")
+        for seconds, name, text, digested in (
+            (2, b"new/1.a", b"new\n", b"new\n"),
+            (3, b"new/1.a", b"newer\n", b"6"),
+        ):
+            self.put_at(seconds, name, text)
+            self.shown()
+            digest = blake2b(digested, digest_size=20).digest()
+            self.assertIn(b"new/" + duplicates.duplicate_name(b"1.a", digest, 0), self.file_names())
+
     def test_read_only_user(self):
         """For a user who may only read, no file is renamed, and the unique-ids are the same."""
         self.put_at(1, b"cur/1.a:2,S", b"old\n")

@@ -267,19 +267,32 @@ class AssignTests(ListCase):
     def test_abandoned_and_taken(self):
         """A lock that another program makes in the place of an abandoned one is not removed."""
         path = os.path.join(self.path, LOCK_NAME)
-        self.write(LOCK_NAME, os.fsencode(f"{os.getpid()}:{gethostname()}"))
         real = os.stat
+        for make in (
+            lambda: self.write(LOCK_NAME, b"1:host"),
+            lambda: os.symlink(path + b".old", path),
+        ):
+            self.write(LOCK_NAME, os.fsencode(f"{os.getpid()}:{gethostname()}"))
 
-        def stat(name, **options):
-            if name == LOCK_NAME:
-                os.rename(path, path + b".old")
-                self.write(LOCK_NAME, b"1:host")
-                self.patch(os, "stat", real)
-            return real(name, **options)
+            def stat(name, make=make, **options):
+                if name == LOCK_NAME:
+                    os.rename(path, path + b".old")
+                    make()
+                    self.patch(os, "stat", real)
+                return real(name, **options)
 
-        self.patch(os, "stat", stat)
-        self.assertRaises(ListLocked, assign, self.fd, [b"9.x"])
-        self.assertTrue(os.path.exists(path))
+            self.patch(os, "stat", stat)
+            self.assertRaises(ListLocked, assign, self.fd, [b"9.x"])
+            os.unlink(path)
+
+    def test_unusual_locks(self):
+        """A link to an abandoned lock is not followed, and a FIFO in its place not waited for."""
+        path = os.path.join(self.path, LOCK_NAME)
+        self.write(b"old", os.fsencode(f"{os.getpid()}:{gethostname()}"))
+        for make in (lambda: os.symlink(b"old", path), lambda: os.mkfifo(path)):
+            make()
+            self.assertRaises(ListLocked, assign, self.fd, [b"9.x"])
+            os.unlink(path)
 
     def test_stale_age(self):
         """A lock is old once nobody has touched it for as long as Dovecot waits: two minutes."""
