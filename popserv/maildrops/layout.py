@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
@@ -27,8 +28,8 @@ from popserv.runtime.permissions import this_uid
 # To pass through a directory, search permission is enough.
 _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Opens a symbolic link itself, where the system can.
-_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_PATH") else None
+# Opens a symbolic link itself; elsewhere it may be impossible to read such a link.
+_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if sys.platform == "linux" else None
 
 _VARIABLE = re.compile(rb"%(.?)")
 _VALUE = re.compile(rb"[^./\0][^/\0]*")
