@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from popserv.control.client import TIMEOUT, ControlError
 from popserv.control.host_messages import decode_part, encode_box
 from popserv.core.host import Host
 from popserv.core.printable import one_line
+from popserv.errors import TryLater
 from popserv.interfaces import IHostDirectory
 
 _PAUSE = 0.1
@@ -96,7 +98,10 @@ class HostClient:
             deadline = self._reactor.seconds() + self._timeout
             while waiting and self._reactor.seconds() < deadline:
                 parts = {id_: len(answers[id_]) for id_ in waiting}
-                for id_, _, text in await self._directory.answers(request, parts):
+                for id_, part, text in await self._directory.answers(request, parts):
+                    # The host may have failed to give the one before it.
+                    if part != len(answers[id_]):
+                        continue
                     response, more = _parse(by_id[id_], command, text)
                     answers[id_].append(response)
                     if response.get("missing"):
@@ -107,7 +112,9 @@ class HostClient:
                 if waiting:
                     await deferLater(self._reactor, _PAUSE)
         finally:
-            await self._directory.forget(request)
+            # What is not forgotten is ignored soon, and deleted later; the answers are known.
+            with suppress(TryLater):
+                await self._directory.forget(request)
         self.silent.update((id_, by_id[id_]) for id_ in waiting)
         return [(host, answers[host.id]) for host in hosts]
 

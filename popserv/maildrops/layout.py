@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
@@ -27,6 +28,8 @@ from popserv.runtime.permissions import this_uid
 # To pass through a directory, search permission is enough.
 _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Opens a symbolic link itself; elsewhere it may be impossible to read such a link.
+_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC if sys.platform == "linux" else None
 
 _VARIABLE = re.compile(rb"%(.?)")
 _VALUE = re.compile(rb"[^./\0][^/\0]*")
@@ -356,11 +359,28 @@ def _open_last(name: bytes, parent: int, flags: int) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, this_uid()):
+        target = _trusted_target(name, parent)
+        if target is None:
             raise
         try:
-            return os.open(name, flags, dir_fd=parent)
+            return os.open(target, flags, dir_fd=parent)
         except FileNotFoundError:
             # The link shows that there is a maildrop, so it is missing rather than empty.
             raise error from None
+
+
+def _trusted_target(name: bytes, parent: int) -> bytes | None:
+    """Return where a link of root's or of this user's leads; None for anything else."""
+    if _LINK is None:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return os.readlink(name, dir_fd=parent) if _is_trusted(status) else None
+    # By name it could be another link a moment later, which the owner of the directory has made.
+    link = os.open(name, _LINK, dir_fd=parent)
+    try:
+        return os.readlink(b"", dir_fd=link) if _is_trusted(os.fstat(link)) else None
+    finally:
+        close(link)
+
+
+def _is_trusted(status: os.stat_result) -> bool:
+    return stat.S_ISLNK(status.st_mode) and status.st_uid in (0, this_uid())

@@ -110,8 +110,9 @@ def current() -> FileCredentials | None:
 def switch(credentials: FileCredentials | None) -> FileCredentials | None:
     """Give this thread other credentials, and return those that it has had.
 
-    None stands for those of the process.  The caller must switch back.  If even that is not
-    possible, the process ends, because the thread would go on as the wrong user.
+    None stands for those of the process.  The caller must switch back, with :func:`switch_back`.
+    If a switch has failed half-way and cannot be undone, the process ends, because the thread would
+    go on as the wrong user.
 
     :raises OSError: the thread cannot have them, and has those that it has had.
     """
@@ -125,6 +126,17 @@ def switch(credentials: FileCredentials | None) -> FileCredentials | None:
             raise
         _thread.current = credentials
     return previous
+
+
+def switch_back(previous: FileCredentials | None) -> None:
+    """Give this thread the credentials that it has had before a switch.
+
+    If that is not possible, the process ends, because the thread would go on as the wrong user.
+    """
+    try:
+        switch(previous)
+    except OSError:
+        os.abort()
 
 
 def _restore(before: FileCredentials) -> None:
@@ -154,7 +166,7 @@ def acting_as(credentials: FileCredentials | None) -> Iterator[None]:
     try:
         yield
     finally:
-        switch(previous)
+        switch_back(previous)
 
 
 async def run_as(
@@ -175,7 +187,7 @@ def _steps_as(
     try:
         steps = function(*args).__await__()
     finally:
-        switch(previous)
+        switch_back(previous)
     step, value = steps.send, None
     while True:
         previous = switch(credentials)
@@ -185,7 +197,7 @@ def _steps_as(
             result: T = stop.value
             return result
         finally:
-            switch(previous)
+            switch_back(previous)
         try:
             step, value = steps.send, (yield awaited)
         except BaseException as error:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
@@ -141,7 +141,8 @@ class BoundedThreadPool:
             still_needed = self._droppable.pop(job, None)
         if still_needed is None:
             raise TryLater
-        return self._run(credentials, function if still_needed() else _raise_try_later, *args)
+        result: T = self._run(credentials, _call_if, still_needed, function, *args)
+        return result
 
     def _drop_unneeded(self) -> None:
         with self._lock:
@@ -206,5 +207,7 @@ class BoundedThreadPool:
             thread.join()
 
 
-def _raise_try_later(*args: Any) -> NoReturn:
-    raise TryLater
+def _call_if(still_needed: StillNeeded, function: Callable[..., T], *args: Any) -> T:
+    if not still_needed():
+        raise TryLater
+    return function(*args)

@@ -49,7 +49,8 @@ class TimeoutQueue:
         if clock is None:
             # twistd chooses the reactor after everything is imported.
             from twisted.internet import reactor as clock
-        self.now: Callable[[], float] = clock.seconds
+        # Not its present method: use_steady_clock may be called after this.
+        self.now: Callable[[], float] = lambda: clock.seconds()
         self._seconds = seconds
         self._clock = clock
         # In the order in which they are due.

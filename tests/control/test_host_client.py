@@ -8,6 +8,7 @@ from twisted.protocols import amp
 from popserv.control import commands, sessions
 from popserv.control.client import ControlError
 from popserv.control.host_messages import encode_part
+from popserv.errors import TryLater
 from tests.control.host_harness import ANN, HostCase
 
 
@@ -44,6 +45,35 @@ class ClientTests(HostCase):
         items = self.wait_for(listing())
         self.assertEqual([host.name for host, _ in items], ["mx1"] * 5 + ["mx2"] * 5)
         self.assertEqual([item["user"] for _, item in items[:2]], ["ann", "b\u00f6b"])
+
+    def test_lost_part(self):
+        """A host that could not give a part of a listing has not answered completely."""
+        self.patch(sessions, "MAX_ITEMS", 2)
+        for name in ("ann", "bob", "cid", "dan", "eve"):
+            self.logged_in(name)
+        self.start()
+        [host] = self.shared.announced.values()
+        give = self.shared.answer
+
+        async def lose(request, host, part, text):
+            if part == 2:
+                raise TryLater
+            await give(request, host, part, text)
+
+        self.patch(self.shared, "answer", lose)
+        items = self.wait_for(self.client.listing([host], "sessions"))
+        self.assertEqual([item["user"] for _, item in items], ["ann", "bob"])
+        self.assertEqual(self.client.silent, {host.id: host})
+
+    def test_not_forgotten(self):
+        """The answers are shown also if the store cannot be told that they have arrived."""
+        self.start()
+
+        async def fail(request):
+            raise TryLater
+
+        self.patch(self.shared, "forget", fail)
+        self.assertEqual(list(self.call(commands.GetStatus)), ["mx1"])
 
     def test_named(self):
         """A host is found by its name, if only one has it, or by its ID."""

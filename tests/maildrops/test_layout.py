@@ -465,6 +465,28 @@ class OpenTests(SynchronousTestCase):
             f"a link must belong to root or to {user_name(owner + 1)} to be followed",
         )
 
+    def test_replaced_link(self):
+        """A link that somebody puts in the place of one that was found good is not followed."""
+        self.run_as(self.link("here.org/bob", self.elsewhere))
+        open_ = os.open
+
+        def replace(path, flags, *args, dir_fd=None):
+            if dir_fd is not None and not flags & os.O_NOFOLLOW:
+                self.link("other", self.path_of("here.org/ann"))
+                os.replace(self.path_of("other"), self.path_of("here.org/bob"))
+            return open_(path, flags, *args, dir_fd=dir_fd)
+
+        self.patch(os, "open", replace)
+        self.assert_opens(b"bob@here.org", self.elsewhere)
+
+    def test_without_o_path(self):
+        """A link is followed or refused likewise where a link itself cannot be opened."""
+        self.patch(layout_module, "_LINK", None)
+        self.run_as(self.link("here.org/bob", self.elsewhere))
+        self.assert_opens(b"bob@here.org", self.elsewhere)
+        self.run_as(os.lstat(self.path_of("here.org/bob")).st_uid + 1)
+        self.assertRaises(UnusablePath, self.layout.open, b"bob@here.org")
+
     def test_link_to_a_file(self):
         """A link to a file is refused, whoever owns it."""
         os.mknod(self.path_of("file"))

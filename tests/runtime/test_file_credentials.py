@@ -1,5 +1,6 @@
 """Tests of popserv.runtime.file_credentials."""
 
+import contextlib
 import errno
 import os
 import threading
@@ -195,6 +196,30 @@ class SwitchTests(CredentialsCase):
             self.assertRaises(OSError, switch, ANN)
         abort.assert_called_once_with()
         real(own().uid, own().gid, array("I", own().groups).tobytes())
+
+    def test_not_back(self):
+        """A process ends whose thread cannot have back the credentials of the process."""
+        real = set_file_credentials
+
+        def act():
+            with acting_as(ANN):
+                pass
+
+        def fail_for_own(uid, gid, groups):
+            if uid == own().uid:
+                raise OSError(errno.ENOMEM, "no")
+            real(uid, gid, groups)
+
+        for function in (act, lambda: ensureDeferred(run_as(ANN, succeed, None))):
+            with (
+                mock.patch.object(file_credentials, "set_file_credentials", fail_for_own),
+                mock.patch.object(os, "abort", side_effect=KeyError) as abort,
+                contextlib.suppress(KeyError),
+            ):
+                self.failureResultOf(function(), KeyError)
+            abort.assert_called_once_with()
+            switch(None)
+        self.assertEqual((in_kernel(), current()), (own(), None))
 
 
 class RunAsTests(CredentialsCase):

@@ -204,6 +204,14 @@ class BoundedThreadPoolTests(TestCase):
         self.assertEqual(ran, [2])
         self.assertEqual(await gatherResults([pool.run(int, n) for n in "4567"]), [4, 5, 6, 7])
 
+    async def test_failing_still_needed(self):
+        """An exception of ``still_needed`` is the result of the job, which leaves the backlog."""
+        pool = self.make(backlog=1)
+        for _ in range(2):
+            with self.assertRaises(ZeroDivisionError):
+                await pool.run(int, still_needed=lambda: 1 // 0 > 0)
+        self.assertEqual(pool.unfinished, 0)
+
     async def test_full_backlog_drops_unneeded(self):
         """A full backlog drops the jobs that are not needed, and no others."""
         pool = self.make(backlog=3)

@@ -67,6 +67,16 @@ class TimeoutQueueTests(SynchronousTestCase):
             logs.append(log)
         self.assertEqual(*logs)
 
+    def test_clock_replaced(self):
+        """A reactor that gets a steady clock later has it for these timeouts, too."""
+        timeout = self.queue.call_later(PERIOD, lambda: self.calls.append(1))
+        wrong, self.clock.seconds = self.clock.seconds, lambda: wrong() + 3
+        self.assertEqual((self.queue.now(), timeout.seconds()), (3, 3))
+        self.clock.advance(PERIOD - 4)
+        self.assertEqual(self.calls, [])
+        self.clock.advance(1)
+        self.assertEqual(self.calls, [1])
+
     def test_together(self):
         """The clock has one call for all, and none when there is nothing to call."""
         timeouts = []

@@ -11,7 +11,13 @@ from zope.interface import directlyProvides, providedBy
 from popserv.core.snapshot import Message, Snapshot
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
-from popserv.runtime.file_credentials import FileCredentials, acting_as, run_as, switch
+from popserv.runtime.file_credentials import (
+    FileCredentials,
+    acting_as,
+    run_as,
+    switch,
+    switch_back,
+)
 
 
 class OwnedMailbox:
@@ -39,7 +45,7 @@ class OwnedMailbox:
         try:
             octets: bytes | None = self._mailbox.read_cached(message, maximum)
         finally:
-            switch(previous)
+            switch_back(previous)
         return octets
 
     def remove(self, messages: Iterable[Message]) -> Awaitable[None]:

@@ -35,7 +35,9 @@ class Transcript:
         return self._connections
 
     def record(self, connection: int, sender: Sender, octets: bytes) -> None:
-        """Record octets, which may be a part of a line or several lines."""
+        """Record octets, which may be a part of a line or several lines, or none."""
+        if not octets:
+            return
         if self._sent and self._sent[-1][:2] == (connection, sender):
             self._sent[-1][2].append(octets)
         else:

@@ -141,6 +141,7 @@ class FaultyConnectionTests(FaultyServerTestCase):
         client.send(b"USER ann\r\n")
         self.assertEqual(client.received(), b"")
         self.assertTrue(client.closed)
+        self.assertEqual(str(self.factory.transcript.lines()[-1]), "C: USER ann")
 
     def test_starts_tls_after_reply(self):
         """STLS starts TLS when its reply is sent, however slowly."""
