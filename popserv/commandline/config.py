@@ -84,9 +84,10 @@ def _written(kind: Kind, values: Sequence[str]) -> str:
         return "false" if values == ["0"] else "true"
     if kind is REPEATABLE:
         return f"[{', '.join(map(_quoted, values))}]"
+    (value,) = values
     # TOML has no numbers such as 007.
-    is_plain = kind is NUMBER and re.fullmatch("0|[1-9][0-9]*", values[0])
-    return values[0] if is_plain else _quoted(values[0])
+    is_plain = kind is NUMBER and re.fullmatch("0|[1-9][0-9]*", value)
+    return value if is_plain else _quoted(value)
 
 
 def _quoted(text: str) -> str:

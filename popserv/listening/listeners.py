@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from twisted.application.service import IService, MultiService, Service
+from twisted.application.service import IService, MultiService
 from twisted.internet.error import CannotListenError
 
 from popserv.runtime.permissions import describe
@@ -39,7 +39,6 @@ class Listeners(MultiService):
 
         :raises CannotStart: a port cannot be bound; the message has a hint.
         """
-        Service.privilegedStartService(self)
         for each in self:
             option = self._option_of.get(each)
             self._start(each, self._options if option is None else [option])

@@ -1,7 +1,7 @@
 """Tests of popserv.commandline.session_log; tests.live runs the command itself."""
 
 import io
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -32,21 +32,37 @@ class SyslogObserverTests(SynchronousTestCase):
 class ReportErrorTests(SynchronousTestCase):
     """``report_error``."""
 
-    def test_syslog(self):
-        """An error goes to syslog if the client would read standard error."""
-        with (
-            patch.object(session_log, "is_client_stream", return_value=True),
-            patch.object(session_log.os, "isatty", return_value=False),
-            patch.object(session_log, "syslog") as syslog,
+    def test_streams(self):
+        """An error goes to syslog if the client would read standard error, but for a terminal."""
+        for is_client, is_terminal, is_sent in (
+            (True, False, True),
+            (True, True, False),
+            (False, False, False),
+            (False, True, False),
         ):
-            session_log.report_error("no")
-        self.assertEqual(syslog.syslog.call_args.args[1], "no")
+            err = io.StringIO()
+            with (
+                patch.object(session_log, "is_client_stream", return_value=is_client) as asked,
+                patch.object(session_log.os, "isatty", return_value=is_terminal) as isatty,
+                patch.object(session_log, "syslog") as syslog,
+                redirect_stderr(err),
+            ):
+                session_log.report_error("no")
+                self.assertIs(session_log.is_stderr_usable(), not is_client)
+            self.assertEqual(asked.call_args.args, (2, 0, 1))
+            isatty.assert_called_once_with(2)
+            sent = [call.args[1] for call in syslog.syslog.call_args_list]
+            self.assertEqual(sent, ["no"] if is_sent else [])
+            self.assertEqual(err.getvalue(), "" if is_sent else "popserv session: no\n")
 
     def test_closed(self):
         """Without standard error, an error goes to syslog, and the client does not read it."""
         out = io.StringIO()
         with (
             patch.object(session_log.sys, "stderr", None),
+            # Another file has the descriptor.
+            patch.object(session_log, "is_client_stream", return_value=False),
+            patch.object(session_log.os, "isatty", return_value=True),
             patch.object(session_log, "syslog") as syslog,
             redirect_stdout(out),
         ):

@@ -1,6 +1,9 @@
 """The listening ports of a server; tests.test_tap has more."""
 
+import errno
+
 from twisted.application.service import Service
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.listening.listeners import CannotStart, Listeners
@@ -8,6 +11,22 @@ from popserv.listening.listeners import CannotStart, Listeners
 
 class ListenersTests(SynchronousTestCase):
     """Listeners."""
+
+    def test_port_in_use(self):
+        """The remedy names the option of the port, or else the first one."""
+
+        class InUse(Service):
+            def privilegedStartService(self):
+                raise CannotListenError("", 110, OSError(errno.EADDRINUSE, "in use"))
+
+        for added, option in ((True, "--dance"), (False, "--sing")):
+            listeners = Listeners(["--sing", "--play"])
+            if added:
+                listeners.add(InUse(), "--dance")
+            else:
+                InUse().setServiceParent(listeners)
+            error = self.assertRaises(CannotStart, listeners.privilegedStartService)
+            self.assertRegex(str(error), f"Choose another port with {option}$")
 
     def test_invalid_port(self):
         """A number that is not a port ends the server with one line."""
