@@ -34,9 +34,9 @@ def _split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
     kind, *arguments = re.split(r"(?<!\\):", endpoint)
     unnamed, named = [], {}
     for each in arguments:
-        name, *value = re.split(r"(?<!\\)=", each, maxsplit=1)
-        if value:
-            named[name] = value[0]
+        name, *values = re.split(r"(?<!\\)=", each, maxsplit=1)
+        if values:
+            (named[name],) = values
         else:
             unnamed.append(each)
     return kind, unnamed, named

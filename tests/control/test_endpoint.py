@@ -17,6 +17,8 @@ class EndpointTests(SynchronousTestCase):
             ("unix:mode=660:address=/tmp/ctl", "/tmp/ctl"),
             ("unix:/tmp/ctl:660", "/tmp/ctl"),
             (r"unix:/tmp/a\=b", "/tmp/a=b"),
+            # Only the first one comes after a name, as with Twisted.
+            ("unix:address=/tmp/a=b=c", "/tmp/a=b=c"),
             (r"unix:/a\:b\\c", r"/a:b\c"),
         ]:
             self.assertEqual(socket_path(endpoint), path)
