@@ -61,6 +61,7 @@ ALSO = {
     ),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
+    "popserv/wiring": ("tests.test_tap",),
     "popserv/server": (
         "tests.auth.throttle.test_login_throttle",
         "tests.auth.throttle.test_starts",
