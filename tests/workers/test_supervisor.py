@@ -349,6 +349,8 @@ class ReplacementTests(SupervisorTestCase):
 
     def test_more_time_to_leave(self):
         """More seconds for the sessions count from the start, and fewer take nothing away."""
+        # Of the replacement, not of the server.
+        self.reactor.advance(5)
         self.supervisor.replace_workers()
         self.step()
         for seconds, wait in ((100, 50), (200, STOP_TIMEOUT + 149), (0, STOP_TIMEOUT - 1)):
