@@ -137,6 +137,14 @@ class DoctorTests(CommandCase):
         self.assertEqual(sum("[socket-path]" in line for line in lines), 3)
         self.assertIn("unchecked: --metrics tcp", "\n".join(lines))
 
+    def test_same_port(self):
+        """A port that two options name is an error."""
+        code, lines = self.doctor("--lmtp", f"tcp:{self.port}:interface=127.0.0.1")
+        self.assertEqual(code, 2)
+        self.assertRegex(
+            "\n".join(lines), r"(?m)^error: --lmtp .*--listen .*as well.*\[port-in-use\]$"
+        )
+
     def test_certificates(self):
         """Certificates are checked, and the name of the server."""
         pem = os.path.join(self.directory, "pem")

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.commandline import session, session_log
 from popserv.commandline.session import Options
 from tests.certificates import issue
 
@@ -30,3 +32,31 @@ class OptionsTests(SynchronousTestCase):
             "--require-tls and --without STLS cannot be combined, because no client could start "
             "TLS; remove one of them",
         )
+
+
+class LogTests(SynchronousTestCase):
+    """Where the log goes."""
+
+    def test_destination(self):
+        """To syslog, if that is asked for or the client would read standard error."""
+        root = self.mktemp()
+        os.mkdir(root)
+        for name in (
+            *("StandardStreams", "check_open", "forbid_cores", "import_module"),
+            *("use_steady_clock", "warn_about_short_timeout"),
+        ):
+            self.patch(session, name, Mock())
+        for given, is_usable, to_syslog in (
+            ([], True, False),
+            ([], False, True),
+            (["--syslog"], True, True),
+            (["--syslog"], False, True),
+        ):
+            with (
+                patch.object(session_log, "is_stderr_usable", return_value=is_usable),
+                patch.object(session_log, "start") as start,
+                patch.object(session, "SingleSession") as served,
+            ):
+                code = session.main(["--user", "ann", "--maildir", root, *given])
+            self.assertIs(code, served.return_value.run.return_value)
+            start.assert_called_once_with(to_syslog=to_syslog, include_info=bool(given))

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -477,6 +478,21 @@ class OpenTests(SynchronousTestCase):
             return open_(path, flags, *args, dir_fd=dir_fd)
 
         self.patch(os, "open", replace)
+        self.assert_opens(b"bob@here.org", self.elsewhere)
+
+    def test_replaced_before_read(self):
+        """Nor is one that is put there before the good one has been read."""
+        if sys.platform != "linux":
+            self.skipTest("a link that is open may be impossible to read here")
+        self.run_as(self.link("here.org/bob", self.elsewhere))
+        readlink = os.readlink
+
+        def replace(path, *, dir_fd=None):
+            self.link("other", self.path_of("here.org/ann"))
+            os.replace(self.path_of("other"), self.path_of("here.org/bob"))
+            return readlink(path, dir_fd=dir_fd)
+
+        self.patch(os, "readlink", replace)
         self.assert_opens(b"bob@here.org", self.elsewhere)
 
     def test_without_o_path(self):

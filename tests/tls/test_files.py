@@ -151,12 +151,14 @@ class ReloadTests(CertificatesTestCase):
         """A new file is used after a second; established connections are not affected."""
         certificates = self.load()
         before = Handshake(certificates)
-        new = self.renew()
-        path = self.write("server.pem", new.pem())
-        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
-        self.pass_check_interval()
-        self.assertEqual(Handshake(certificates).presented(), new.der())
-        self.assertEqual(self.take_log(), [f"{path}: TLS certificates reloaded"])
+        used = SERVER_CERTIFICATE
+        for new in (self.renew(), self.renew()):
+            path = self.write("server.pem", new.pem())
+            self.assertEqual(Handshake(certificates).presented(), used.der())
+            self.pass_check_interval()
+            self.assertEqual(Handshake(certificates).presented(), new.der())
+            self.assertEqual(self.take_log(), [f"{path}: TLS certificates reloaded"])
+            used = new
         self.assertEqual(before.exchange_data(), (b"from the server", b"from the client"))
 
     def test_during_handshake(self):
