@@ -138,7 +138,7 @@ def check_twice(listening: Sequence[Socket]) -> Iterator[Finding]:
 
 
 def _overlap(one: Socket, other: Socket) -> bool:
-    if one.path or other.path:
+    if one.path:
         return one.path == other.path
     if not one.port or one.port != other.port:
         return False

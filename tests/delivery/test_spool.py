@@ -63,6 +63,16 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(result(spool.finish()).read(), b"".join(pieces))
         spool.close()
 
+    def test_large_pieces(self):
+        """A large piece is kept as it is, because to copy each would take long."""
+        piece = bytes(5000)
+        references = getrefcount(piece)
+        spool = self.fill(b"a")
+        spool.add(piece)
+        spool.add(b"b")
+        self.assertEqual(getrefcount(piece), references + 1)
+        spool.close()
+
     def test_memory(self):
         """What was added is not kept beside the whole message, nor when that is dropped."""
         for drop in (lambda spool: result(spool.finish()), Spool.close):

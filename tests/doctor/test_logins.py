@@ -129,3 +129,4 @@ class LoginCheckTests(SynchronousTestCase):
         self.assertEqual(codes(check.findings()), ["u login-delay"])
         check = self.check(capa=[b"LOGIN-DELAY x"])
         self.assertEqual(codes(check.findings()), [])
+        self.assertEqual(self.slept, [0, 0])

@@ -162,6 +162,13 @@ class WrongClientTests(ChannelCase):
             self.lose(channel)
             self.clock.advance(BoundedSite.LOG_INTERVAL)
 
+    def test_large(self):
+        """A request that is too large is not answered, even if all of it has come."""
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n"
+        channel = self.open(head, b"x" * 20_000)
+        self.assertTrue(channel.transport.aborted)
+        self.assertEqual(channel.transport.value(), b"")
+
     def test_unreadable(self):
         """A length that Python does not read, or a body that cannot be stored, is no error."""
         self.patch(tempfile, "TemporaryFile", self.no_room)

@@ -3,12 +3,25 @@
 import gzip
 import os
 
+from popserv.core.snapshot import Snapshot
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage
 from popserv.maildrops.maildir.unique_ids import dovecot_uidlist
-from popserv.migration.maildir_side import Maildirs
+from popserv.migration.maildir_side import Maildirs, MaildirSide
 from tests.maildrops.maildir.harness import MaildirCase
 
 LARGE = b"Subject: x\n\n" + b"y\n" * 100_000
+
+
+class ChunkedMailbox:
+    """Stands for a Maildir with one message, which is read in these chunks."""
+
+    def __init__(self, *chunks):
+        self.messages = Snapshot([sum(map(len, chunks))], [b"id"])
+        self.chunks = iter(chunks)
+
+    async def open(self, message):
+        """See MaildirMailbox."""
+        return self.chunks
 
 
 class MaildirSideTests(MaildirCase):
@@ -35,6 +48,21 @@ class MaildirSideTests(MaildirCase):
                 self.assertEqual(side.contents(position), LARGE.split(b"\n"))
             os.unlink(self.path_of(b"new/1.a"))
             self.assertRaises(NoSuchMessage, side.header, 0)
+
+    def test_header(self):
+        """Nothing is read after the end of the header, also if that is in two chunks."""
+        for chunks in (
+            (b"a: b\n\nx",),
+            (b"a: b\n", b"\nx"),
+            (b"a: b\r\n", b"\r\nx"),
+            (b"a: b\r\n\r", b"\nx"),
+            (b"a: b", b"\n", b"\r", b"\n"),
+            (b"\n\nx",),
+        ):
+            mailbox = ChunkedMailbox(*chunks, b"rest")
+            read = b"".join(chunks).replace(b"\r\n", b"\n").split(b"\n")
+            self.assertEqual(MaildirSide(mailbox).header(0), read)
+            self.assertEqual([*mailbox.chunks], [b"rest"])
 
     def test_lock(self):
         """The maildrop is locked meanwhile, and released after an error."""

@@ -102,6 +102,16 @@ class CommandTests(ClientCase):
         _, client = self.login(replies=replies)
         self.assertEqual((client.sizes(), client.unique_ids()), ({1: 120}, {1: b"<a>"}))
 
+    def test_large(self):
+        """Listings and headers have any number of octets."""
+        uids = {number: b"%070d" % number for number in range(1, 2000)}
+        header = b"a: " + b"b" * 100_000 + b"\r\n\r\n"
+        lines = b"".join(b"%d %b\r\n" % each for each in uids.items())
+        replies = {b"UIDL": stuffed(lines), b"TOP": stuffed(header)}
+        _, client = self.login(replies=replies)
+        self.assertEqual(client.unique_ids(), uids)
+        self.assertEqual(client.top(1), header)
+
     @settings(deadline=None, max_examples=40)
     @given(st.lists(st.sampled_from((b"", b".", b"..", b"\r", b"x" * 32766, b"x" * 32767))))
     def test_octets(self, lines):
@@ -223,6 +233,14 @@ class CommandTests(ClientCase):
                 message = f"{keyword.decode()}: the response has more than 100000 octets"
                 self.assert_fails(message, function, client)
                 self.assertRaises(POP3ClientError, client.sizes)
+
+    def test_largest(self):
+        """A response may have as many octets as is permitted, and not one more."""
+        with mock.patch.object(pop3_client, "MAX_CAPABILITIES", 11):
+            server, client = self.login(capa=[b"TOP", b"UIDL"])
+            self.assertEqual(client.capabilities(), [b"TOP", b"UIDL"])
+            server.capa = [b"TOP", b"UIDLS"]
+            self.assert_fails("more than 11 octets", client.capabilities)
 
     def test_no_capabilities(self):
         """A server need not have CAPA (RFC 2449)."""

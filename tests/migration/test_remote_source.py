@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.core.snapshot import Message
 from popserv.errors import MessageTooLarge, TryLater
 from popserv.messages.details import NO_DETAILS
-from popserv.migration.pop3_client import MAX_MESSAGE_OCTETS, POP3ClientError
+from popserv.messages.sizes import MAX_MESSAGE
+from popserv.migration.pop3_client import POP3ClientError
 from popserv.migration.pop3_urls import Security
 from popserv.migration.remote_side import logged_in
 from popserv.migration.remote_source import (
@@ -67,7 +68,9 @@ class RemoteSourceTests(SynchronousTestCase):
     def test_too_large(self):
         """A message that no store could keep is not fetched, and the others are."""
         messages = [(b"id1", b"x\r\n"), (b"id2", b"y\r\n")]
-        listing = stuffed(b"1 %d\r\n2 3\r\n" % (MAX_MESSAGE_OCTETS + 1))
+        # It may consist of LF, each of which is sent as CRLF.
+        largest = 2 * MAX_MESSAGE
+        listing = stuffed(b"1 %d\r\n2 %d\r\n" % (largest + 1, largest))
         server = FakeServer(self, messages, replies={b"LIST": listing})
         with logged_in(server.address, Security(), b"ann", b"secret") as maildrop:
             source = RemoteSource(maildrop, run_inline)

@@ -218,10 +218,10 @@ class _Process(ProcessProtocol):
         """Report the exit code."""
         self._stop_check()
         self._is_running = False
-        if not self.ended.called:
-            self.ended.callback(None if self.problem else _exit_code(reason))
         if self._gone is not None:
             self._gone()
+        if not self.ended.called:
+            self.ended.callback(None if self.problem else _exit_code(reason))
 
     def when_gone(self, call: Callable[[], object]) -> None:
         """Call a function when the program has ended, or now if it does not run."""

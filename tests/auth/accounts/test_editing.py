@@ -104,6 +104,24 @@ class EditingTests(AccountsCase):
                 found = await self.change(change)
                 self.assertEqual(found, {} if after is None else {b"ann": after})
 
+    async def test_durable(self):
+        """A change is executed once, and may wait for a standby."""
+        execute, changes = self.database.execute, []
+
+        async def record(statement, parameters=(), **options):
+            if statement is not RECORD:
+                changes.append(options)
+            return await execute(statement, parameters, **options)
+
+        self.patch(self.database, "execute", record)
+        for change in (
+            self.changes.add(b"{X}a"),
+            self.changes.set_secret(b"{X}b"),
+            self.changes.remove(),
+        ):
+            await self.change(change)
+        self.assertEqual(changes, [{"repeat": False, "durable": True}] * 3)
+
     async def test_unknown(self):
         """If the connection breaks during a change, whether it was made is not guessed."""
         execute = self.database.execute

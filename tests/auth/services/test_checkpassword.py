@@ -219,10 +219,12 @@ class CheckPasswordTests(TestCase):
         os.unlink(checker._command[0])
         with self.assertRaises(TryLater):
             await self.ask(checker)
+        self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
         reactor = type("Reactor", (), {"spawnProcess": self.fail_to_fork, "seconds": time.time})()
         reactor.callLater = lambda *args: None
         checker = CheckPasswordChecker(["/bin/true"], reactor)
         self.assertIn("cannot be run: ", await self.problem(checker))
+        self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
 
     def fail_to_fork(self, *args, **options):
         """Fail as with the greatest number of processes."""
@@ -275,6 +277,7 @@ class CheckPasswordTests(TestCase):
         with self.assertRaises(TryLater):
             await self.ask(checker, is_connected=lambda: False)
         self.assertFalse(Path(f"{checker._command[0]}.ran").exists())
+        self.assertEqual(checker._slots.tokens, checkpassword.MAX_PROCESSES)
 
     def test_killed_once(self):
         """The first reason to kill a program is the one that is reported."""
