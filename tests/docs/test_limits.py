@@ -59,7 +59,8 @@ SENTENCES = (
     f"the client must accept some of the remaining output every {CLOSE} seconds.",
     f"{default(LMTPFactory, 'max_connections')} connections to the endpoints of ``--lmtp``;",
     f"silent for {default(LMTPFactory, 'idle_timeout')} seconds is disconnected.",
-    f"A command can have {lmtp.MAX_LINE:,} octets, and a message {lmtp.MAX_RECIPIENTS:,} recipients;",
+    f"A command can have {lmtp.MAX_LINE:,} octets, and a message {lmtp.MAX_RECIPIENTS:,} "
+    "recipients;",
     f"A proxy must send its header within {ProxyFactory.HEADER_TIMEOUT:g} seconds.",
     f"version 1 has at most {proxy_header.MAX_LINE} octets, and one of version 2 at most "
     f"{LONGEST_VERSION_2:,}.",
