@@ -20,6 +20,7 @@ from popserv.auth.users.remembered import RememberedPasswords
 from popserv.control.server import ControlFactory, ControlProtocol
 from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE
 from popserv.core.read_ahead import MAX_OCTETS, ReadAheadLimit
+from popserv.delivery import lmtp
 from popserv.delivery.factory import LMTPFactory
 from popserv.maildrops.maildir import small_files
 from popserv.maildrops.maildir import store as maildir
@@ -56,6 +57,10 @@ SENTENCES = (
     f"``--timeout``; the default is {MIN_IDLE_TIMEOUT} seconds.",
     f"at most twice the time and another {CLOSE} seconds.",
     f"the client must accept some of the remaining output every {CLOSE} seconds.",
+    f"{default(LMTPFactory, 'max_connections')} connections to the endpoints of ``--lmtp``;",
+    f"silent for {default(LMTPFactory, 'idle_timeout')} seconds is disconnected.",
+    f"A command can have {lmtp.MAX_LINE:,} octets, and a message {lmtp.MAX_RECIPIENTS:,} "
+    "recipients;",
     f"A proxy must send its header within {ProxyFactory.HEADER_TIMEOUT:g} seconds.",
     f"version 1 has at most {proxy_header.MAX_LINE} octets, and one of version 2 at most "
     f"{LONGEST_VERSION_2:,}.",
