@@ -16,15 +16,35 @@ def remove_stale_lock(path: str) -> None:
     one after the machine was restarted, or the server itself in a container that was killed, where
     it has the same process ID again, usually 1.
     """
-    lock = f"{path}.lock"
     with suppress(OSError):
-        # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
-        is_known = sys.platform == "linux" or os.readlink(lock) == str(os.getpid())
-        if is_known and os.path.islink(lock) and not _is_used(path):
-            os.unlink(lock)
+        if is_stale(path):
+            os.unlink(f"{path}.lock")
             # Without a lock, Twisted would not remove it.
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
+
+
+def is_stale(path: str) -> bool:
+    """Return whether the lock of a socket was left behind.
+
+    :raises OSError: there is no lock, or that cannot be found out.
+    """
+    process = os.readlink(f"{path}.lock")
+    if _is_used(path):
+        return False
+    # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
+    return sys.platform == "linux" or process == str(os.getpid()) or _has_ended(process)
+
+
+def _has_ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        # It is another user's, or no process ID.
+        pass
+    return False
 
 
 def _is_used(path: str) -> bool:
