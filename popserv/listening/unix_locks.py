@@ -6,7 +6,11 @@ import os
 import socket
 import stat
 import sys
+import time
 from contextlib import suppress
+
+_START_TIME = 1.0
+"""Seconds within which a server that has made its lock listens."""
 
 
 def remove_stale_lock(path: str) -> None:
@@ -16,9 +20,11 @@ def remove_stale_lock(path: str) -> None:
     one after the machine was restarted, or the server itself in a container that was killed, where
     it has the same process ID again, usually 1.
     """
+    lock = f"{path}.lock"
     with suppress(OSError):
-        if is_stale(path):
-            os.unlink(f"{path}.lock")
+        # Twisted removes that of a process that has ended, also if two servers start at a time.
+        if not _has_ended(os.readlink(lock)) and is_stale(path):
+            os.unlink(lock)
             # Without a lock, Twisted would not remove it.
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
@@ -29,11 +35,16 @@ def is_stale(path: str) -> bool:
 
     :raises OSError: there is no lock, or that cannot be found out.
     """
-    process = os.readlink(f"{path}.lock")
+    lock = f"{path}.lock"
+    process = os.readlink(lock)
     if _is_used(path):
         return False
+    if process == str(os.getpid()) or _has_ended(process):
+        return True
+    # Another server may be starting.
+    is_new = abs(time.time() - os.lstat(lock).st_mtime) < _START_TIME
     # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
-    return sys.platform == "linux" or process == str(os.getpid()) or _has_ended(process)
+    return sys.platform == "linux" and not is_new
 
 
 def _has_ended(process: str) -> bool:

@@ -140,6 +140,7 @@ class PathTests(SynchronousTestCase):
         ):
             self.patch(unix_locks.sys, "platform", platform)
             os.symlink(str(process), lock)
+            os.utime(lock, (0, 0), follow_symlinks=False)
             self.assertEqual(self.codes(path), expected)
             lock.unlink()
 
