@@ -13,7 +13,7 @@ def socket_path(endpoint: str) -> str:
 
     :raises ValueError: it is another kind of endpoint; no other has permissions.
     """
-    kind, unnamed, named = _split(endpoint)
+    kind, unnamed, named = split_endpoint(endpoint)
     path = unnamed[0] if unnamed else named.get("address")
     if kind != "unix" or not path:
         raise ValueError(
@@ -25,14 +25,18 @@ def socket_path(endpoint: str) -> str:
 
 def with_mode(endpoint: str) -> str:
     """Return the endpoint with the mode 0600, unless it has a mode."""
-    _, unnamed, named = _split(endpoint)
+    _, unnamed, named = split_endpoint(endpoint)
     return endpoint if "mode" in named or len(unnamed) > 1 else f"{endpoint}:mode=600"
 
 
-def _split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
-    """Return the kind of an endpoint, and its arguments without and with names."""
+def split_endpoint(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
+    """Return the kind of an endpoint of Twisted, and its arguments without and with names.
+
+    Escapes stay as they are.
+    """
     kind, *arguments = re.split(r"(?<!\\):", endpoint)
-    unnamed, named = [], {}
+    unnamed: list[str] = []
+    named: dict[str, str] = {}
     for each in arguments:
         name, *values = re.split(r"(?<!\\)=", each, maxsplit=1)
         if values:

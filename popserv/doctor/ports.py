@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.abstract import isIPv6Address
@@ -13,6 +14,7 @@ from popserv.core.findings import Finding, error, hint, unchecked, warning
 from popserv.doctor.conversation import ServerFailed
 from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer, Target, ask, trusting_context
+from popserv.listening.unix_locks import is_stale
 from popserv.runtime.permissions import describe, this_user
 from popserv.runtime.unix_paths import MAX_PATH, is_too_long
 
@@ -117,14 +119,11 @@ def _check_path(listening: Socket) -> Iterator[Finding]:
 
 
 def _is_removed(path: str) -> bool:
-    """Return whether a server that starts removes a socket: its process has been killed."""
+    """Return whether a server that starts removes a socket, because its process was killed."""
     try:
-        os.kill(int(os.readlink(f"{path}.lock")), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        pass
-    return False
+        return stat.S_ISSOCK(os.lstat(path).st_mode) and is_stale(path)
+    except OSError:
+        return False
 
 
 def check_twice(listening: Sequence[Socket]) -> Iterator[Finding]:

@@ -6,7 +6,11 @@ import os
 import socket
 import stat
 import sys
+import time
 from contextlib import suppress
+
+_START_TIME = 1.0
+"""Seconds within which a server that has made its lock listens."""
 
 
 def remove_stale_lock(path: str) -> None:
@@ -18,13 +22,40 @@ def remove_stale_lock(path: str) -> None:
     """
     lock = f"{path}.lock"
     with suppress(OSError):
-        # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
-        is_known = sys.platform == "linux" or os.readlink(lock) == str(os.getpid())
-        if is_known and os.path.islink(lock) and not _is_used(path):
+        # Twisted removes that of a process that has ended, also if two servers start at a time.
+        if not _has_ended(os.readlink(lock)) and is_stale(path):
             os.unlink(lock)
             # Without a lock, Twisted would not remove it.
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
+
+
+def is_stale(path: str) -> bool:
+    """Return whether the lock of a socket was left behind.
+
+    :raises OSError: there is no lock, or that cannot be found out.
+    """
+    lock = f"{path}.lock"
+    process = os.readlink(lock)
+    if _is_used(path):
+        return False
+    if process == str(os.getpid()) or _has_ended(process):
+        return True
+    # Another server may be starting.
+    is_new = abs(time.time() - os.lstat(lock).st_mtime) < _START_TIME
+    # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
+    return sys.platform == "linux" and not is_new
+
+
+def _has_ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        # It is another user's, or no process ID.
+        pass
+    return False
 
 
 def _is_used(path: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from popserv.control.endpoint import split_endpoint
 
 BACKLOG = socket.SOMAXCONN
 """The greatest number of connections that wait to be accepted, if the system allows as many.
@@ -22,28 +23,21 @@ _BACKLOGS: Mapping[str, int] = {"tcp": 2, "tcp6": 1, "ssl": 5, "unix": 2}
 
 def with_interface(endpoint: str) -> str:
     """Return a server endpoint of Twisted with the interface of this machine, unless it has one."""
-    kind, arguments = _split(endpoint)
-    if kind not in _LOOPBACK or _has(arguments, "interface", _INTERFACES[kind]):
-        return endpoint
-    return f"{endpoint}:interface={_LOOPBACK[kind]}"
+    kind = _kind_without("interface", _INTERFACES, endpoint)
+    return endpoint if kind is None else f"{endpoint}:interface={_LOOPBACK[kind]}"
 
 
 def with_backlog(endpoint: str) -> str:
     """Return a server endpoint of Twisted with the backlog of BACKLOG, unless it has one."""
-    kind, arguments = _split(endpoint)
-    if kind not in _BACKLOGS or _has(arguments, "backlog", _BACKLOGS[kind]):
-        return endpoint
-    return f"{endpoint}:backlog={BACKLOG}"
+    kind = _kind_without("backlog", _BACKLOGS, endpoint)
+    return endpoint if kind is None else f"{endpoint}:backlog={BACKLOG}"
 
 
-def _split(endpoint: str) -> tuple[str, Sequence[str]]:
-    """Return the kind of an endpoint in lower case, and its arguments."""
-    kind, *arguments = re.split(r"(?<!\\):", endpoint)
+def _kind_without(name: str, places: Mapping[str, int], endpoint: str) -> str | None:
+    """Return the kind of an endpoint that can have an argument, and does not; otherwise None."""
+    kind, unnamed, named = split_endpoint(endpoint)
     # Twisted finds the kinds that are plugins, such as tcp6, without regard to case.
-    return kind.lower(), arguments
-
-
-def _has(arguments: Sequence[str], name: str, place: int) -> bool:
-    """Return whether an argument is given, by its name or by its place."""
-    unnamed = [each for each in arguments if "=" not in each]
-    return len(unnamed) > place or any(each.startswith(f"{name}=") for each in arguments)
+    kind = kind.lower()
+    if kind not in places or name in named or len(unnamed) > places[kind]:
+        return None
+    return kind

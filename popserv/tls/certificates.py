@@ -117,11 +117,12 @@ class Certificates:
 
     def warn_of_expiry(self) -> None:
         """Log a warning for each certificate or client CA that has expired or expires soon."""
-        self._check_files()
-        for each in self._server_certificates:
-            each.warn_of_expiry()
-        if self._client_cas is not None:
-            self._client_cas.warn_of_expiry()
+        reloaded = self._check_files()
+        client_cas = () if self._client_cas is None else (self._client_cas,)
+        for each in (*self._server_certificates, *client_cas):
+            # The others have warned already.
+            if each not in reloaded:
+                each.warn_of_expiry()
 
     @property
     def server_certificates(self) -> Sequence[ServerCertificate]:
@@ -143,14 +144,18 @@ class Certificates:
         self._errors = {}
         self._load_changed_files()
 
-    def _check_files(self) -> None:
-        """Load the files that have changed, unless they were checked of late."""
-        now = self._clock()
-        if now - self._checked >= _CHECK_INTERVAL:
-            self._checked = now
-            self._load_changed_files()
+    def _check_files(self) -> Sequence[Any]:
+        """Load the files that have changed, unless they were checked of late; return what is new.
 
-    def _load_changed_files(self) -> None:
+        Each of these has warned that it expires.
+        """
+        now = self._clock()
+        if now - self._checked < _CHECK_INTERVAL:
+            return ()
+        self._checked = now
+        return self._load_changed_files()
+
+    def _load_changed_files(self) -> Sequence[Any]:
         before = self._loaded
         reported, self._errors = self._errors, self._load()
         for path, (stamps, problem) in self._errors.items():
@@ -159,13 +164,16 @@ class Certificates:
                     "TLS certificates not reloaded, the previous ones stay in use: {problem}",
                     problem=problem,
                 )
+        reloaded = []
         for files, (_, loaded) in self._loaded.items():
             if files not in before or before[files][1] is not loaded:
                 _log.info("{file}: TLS certificates reloaded", file=files[0])
                 loaded.warn_of_expiry()
+                reloaded.append(loaded)
         if self._loaded != before:
             # A resumed session would have the channel binding of another certificate.
             self._change_ticket_key()
+        return reloaded
 
     def _change_ticket_key(self) -> None:
         """Change the key of session tickets, which is that of the first certificate's context."""

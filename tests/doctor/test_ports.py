@@ -12,6 +12,7 @@ from popserv.doctor.conversation import ServerFailed
 from popserv.doctor.ports import check_exposure, check_socket, check_twice, target_of
 from popserv.doctor.sockets import Socket
 from popserv.doctor.targets import PROXY_HEADER, Answer
+from popserv.listening import unix_locks
 from tests.doctor.harness import codes, open_directory, unprivileged
 
 
@@ -128,14 +129,27 @@ class PathTests(SynchronousTestCase):
             listener.bind(str(path))
         ended = subprocess.Popen(["true"])
         ended.wait()
-        for process, expected in (
-            (ended.pid, []),
-            (os.getpid(), ["e socket-path"]),
-            ("x", ["e socket-path"]),
+        for platform, process, expected in (
+            ("linux", ended.pid, []),
+            # Another process that has got the ID.
+            ("linux", os.getppid(), []),
+            ("darwin", ended.pid, []),
+            ("darwin", os.getppid(), ["e socket-path"]),
+            ("darwin", "x", ["e socket-path"]),
+            ("darwin", 10**30, ["e socket-path"]),
         ):
+            self.patch(unix_locks.sys, "platform", platform)
             os.symlink(str(process), lock)
+            os.utime(lock, (0, 0), follow_symlinks=False)
             self.assertEqual(self.codes(path), expected)
             lock.unlink()
+
+    def test_other_file(self):
+        """A file that is no socket stays, and is an error."""
+        path = open_directory(self) / "x"
+        path.write_text("mine")
+        os.symlink(str(1 << 30), path.with_suffix(".lock"))
+        self.assertEqual(self.codes(path), ["e socket-path"])
 
 
 class TwiceTests(SynchronousTestCase):

@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import time
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -29,7 +30,13 @@ class StaleLockTests(TestCase):
         """Leave a socket and the lock of a process."""
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(self.path)
+        self.leave_lock(process)
+
+    def leave_lock(self, process):
+        """Leave the lock of a process that was made some seconds ago."""
         self.lock.symlink_to(str(process))
+        made = time.time() - 2
+        os.utime(self.lock, (made, made), follow_symlinks=False)
 
     async def assert_listens(self, **options):
         """Check that a server can listen on the path, and leaves nothing."""
@@ -59,15 +66,28 @@ class StaleLockTests(TestCase):
         """A lock of another process does not count either, which has the ID of one that ended."""
         self.leave(os.getppid())
         await self.assert_listens()
-        self.lock.symlink_to(str(os.getppid()))
+        self.leave_lock(os.getppid())
         await self.assert_listens()
+
+    async def test_starting_server(self):
+        """A lock that was made just now counts: its process may be about to listen."""
+        for has_socket in (False, True):
+            with socket.socket(socket.AF_UNIX) as other:
+                if has_socket:
+                    other.bind(self.path)
+                self.lock.symlink_to(str(os.getppid()))
+                self.assertRaises(
+                    CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
+                )
+            self.assertEqual(os.path.lexists(self.path), has_socket)
+            self.lock.unlink()
 
     async def test_other_server(self):
         """A lock of another process counts whose socket is open, also if too many clients wait."""
         for clients in (0, 1):
             with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
                 other.bind(self.path)
-                self.lock.symlink_to(str(os.getppid()))
+                self.leave_lock(os.getppid())
                 other.listen(0)
                 if clients:
                     client.connect(self.path)
@@ -94,7 +114,7 @@ class StaleLockTests(TestCase):
     async def test_other_file(self):
         """A file that is no socket stays."""
         Path(self.path).write_text("mine")
-        self.lock.symlink_to(str(os.getppid()))
+        self.leave_lock(os.getppid())
         self.assertRaises(
             CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
         )

@@ -73,6 +73,7 @@ class BacklogTests(SynchronousTestCase):
         for endpoint in (
             *("tcp:9110:backlog=9", "tcp:backlog=9:port=9110", "tcp:9110:192.0.2.1:9"),
             *("tcp6:9110:9", "unix:/run/pop3.sock:backlog=9", "unix:/run/pop3.sock:600:9"),
+            r"unix:/run/a\=b:600:9",
         ):
             self.assertEqual(with_backlog(endpoint), endpoint)
             self.assertEqual(self.backlog(endpoint), 9, endpoint)

@@ -82,6 +82,22 @@ class ExpiryTests(CertificatesTestCase):
             self.assertEqual(self.take_log(), [f"{path}: TLS certificates reloaded"])
             self.assertGreater(certificates.server_certificates[0].end(), before)
 
+    def test_warned_once(self):
+        """A certificate, or a CA, that is loaded for the warning is not warned of twice."""
+        path = self.write("cert.pem", issue("a.example.org", ends=1).pem())
+        ca = self.write("ca.pem", make_authority("old").certificate_pem())
+        certificates = self.load(path, client_ca=ca)
+        self.write("cert.pem", issue("a.example.org", ends=2).pem())
+        self.pass_check_interval()
+        for logged in (2, 1):
+            certificates.warn_of_expiry()
+            self.assertEqual(len(self.take_log()), logged)
+        self.write("ca.pem", make_authority("old", ends=-1).certificate_pem())
+        self.pass_check_interval()
+        for logged in (3, 2):
+            certificates.warn_of_expiry()
+            self.assertEqual(len(self.take_log()), logged)
+
     def test_reloaded(self):
         """A certificate that is loaded later is checked; the others are not logged again."""
         self.write("certs/a.pem", issue("a.example.org", ends=1).pem())

@@ -29,7 +29,7 @@ from zope.interface import implementer
 MAX_RESPONSE_OCTETS = 1 << 20
 """The maximum size of a response body; a JWK Set has a few thousand octets."""
 
-MAX_OCTETS = 2 * MAX_RESPONSE_OCTETS
+MAX_OCTETS_WITH_HEADER = 2 * MAX_RESPONSE_OCTETS
 """The maximum octets of a whole response, of which Twisted keeps all header fields in memory."""
 
 REQUEST_TIMEOUT = 10.0
@@ -126,7 +126,7 @@ class ProviderClient:
 
         :raises ProviderError: the connection failed, or there was no complete response within the
             timeout, or the response has another status than 200, is not a JSON object, or
-            exceeds ``MAX_RESPONSE_OCTETS``, or ``MAX_OCTETS`` with its header.
+            exceeds ``MAX_RESPONSE_OCTETS``, or ``MAX_OCTETS_WITH_HEADER``.
         """
         if self._reactor is None:
             from twisted.internet import reactor
@@ -177,8 +177,8 @@ class ProviderClient:
             return await collector.body
         except BaseException as error:
             endpoint.abort()
-            if endpoint.octets > MAX_OCTETS:
-                text = f"response exceeds {MAX_OCTETS} octets with its header"
+            if endpoint.octets > MAX_OCTETS_WITH_HEADER:
+                text = f"response exceeds {MAX_OCTETS_WITH_HEADER} octets with its header"
                 raise ValueError(text) from error
             raise
 
@@ -196,7 +196,8 @@ class _AbortableEndpoint:
     Agent does not give access to the connection once the response's headers have arrived.  A TLS
     connection whose peer does not respond would then stay open forever.
 
-    :ivar octets: those that were received; the connection is aborted after ``MAX_OCTETS``.
+    :ivar octets: those that were received; after ``MAX_OCTETS_WITH_HEADER`` of them, the connection
+        is aborted.
     """
 
     def __init__(
@@ -227,7 +228,7 @@ class _AbortableEndpoint:
 
         def count(data: bytes) -> None:
             self.octets += len(data)
-            if self.octets > MAX_OCTETS:
+            if self.octets > MAX_OCTETS_WITH_HEADER:
                 self.abort()
             else:
                 process(data)

@@ -28,7 +28,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.oauth import provider
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.provider import (
-    MAX_OCTETS,
+    MAX_OCTETS_WITH_HEADER,
     MAX_RESPONSE_OCTETS,
     ProviderClient,
     check_url,
@@ -138,7 +138,8 @@ class RequestTests(ProviderCase):
         factory = self.watched(Factory.forProtocol(EndlessHeaderServer))
         url = f"http://127.0.0.1:{await self.listen(factory)}/"
         self.assertEqual(
-            await self.request_error(url), f"response exceeds {MAX_OCTETS} octets with its header"
+            await self.request_error(url),
+            f"response exceeds {MAX_OCTETS_WITH_HEADER} octets with its header",
         )
         await self.all_closed()
 
