@@ -144,14 +144,14 @@ class RequestTests(ProviderCase):
         await self.all_closed()
 
     async def test_largest_with_header(self):
-        """A whole response may have MAX_OCTETS, and not one more."""
+        """A whole response may have MAX_OCTETS_WITH_HEADER, and not one more."""
         response = b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n"
         url = await self.serve_octets(response)
         for maximum, problem in (
             (len(response), "HTTP status 500"),
             (len(response) - 1, f"response exceeds {len(response) - 1} octets with its header"),
         ):
-            self.patch(provider, "MAX_OCTETS", maximum)
+            self.patch(provider, "MAX_OCTETS_WITH_HEADER", maximum)
             self.assertEqual(await self.request_error(url), problem)
 
     async def test_slow(self):
