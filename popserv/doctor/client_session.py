@@ -1,4 +1,7 @@
-"""A session as a mail program has it: commands, and what the program does with the replies."""
+"""A session as a mail program has it: commands, and what the program does with the replies.
+
+The module has more than 300 lines, because what is right in a reply depends on those before it.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ import sys
 import time
 from contextlib import suppress
 
+from popserv.runtime.processes import has_ended
+
 _START_TIME = 1.0
 """Seconds within which a server that has made its lock listens."""
 
@@ -20,11 +22,10 @@ def remove_stale_lock(path: str) -> None:
     one after the machine was restarted, or the server itself in a container that was killed, where
     it has the same process ID again, usually 1.
     """
-    lock = f"{path}.lock"
     with suppress(OSError):
         # Twisted removes that of a process that has ended, also if two servers start at a time.
-        if not _has_ended(os.readlink(lock)) and is_stale(path):
-            os.unlink(lock)
+        if not has_ended(_process(path), own_ended=False) and is_stale(path):
+            os.unlink(f"{path}.lock")
             # Without a lock, Twisted would not remove it.
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
@@ -35,27 +36,20 @@ def is_stale(path: str) -> bool:
 
     :raises OSError: there is no lock, or that cannot be found out.
     """
-    lock = f"{path}.lock"
-    process = os.readlink(lock)
+    process = _process(path)
     if _is_used(path):
         return False
-    if process == str(os.getpid()) or _has_ended(process):
+    if has_ended(process, own_ended=True):
         return True
     # Another server may be starting.
-    is_new = abs(time.time() - os.lstat(lock).st_mtime) < _START_TIME
+    is_new = abs(time.time() - os.lstat(f"{path}.lock").st_mtime) < _START_TIME
     # Elsewhere connections are refused, too, if many clients wait; Linux tells another error.
     return sys.platform == "linux" and not is_new
 
 
-def _has_ended(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):
-        # It is another user's, or no process ID.
-        pass
-    return False
+def _process(path: str) -> bytes:
+    """Return the process ID in the lock of a socket."""
+    return os.readlink(os.fsencode(f"{path}.lock"))
 
 
 def _is_used(path: str) -> bool:

@@ -2,6 +2,8 @@
 
 Unlike the standard library's ``poplib``, it reads lines of any length and messages in chunks, and
 returns each octet as the server has sent it.
+
+The module has more than 300 lines, because all commands have one connection and its responses.
 """
 
 from __future__ import annotations
